@@ -1,0 +1,1 @@
+"""The window. It knows the indexer only through api, errors, settings and client."""

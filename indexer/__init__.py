@@ -1,0 +1,1 @@
+"""Everything of Dragoman that needs no window; importing it imports nothing heavy."""

@@ -1,0 +1,476 @@
+"""Every message that crosses the process border, and the codec: one JSON object a line.
+
+A client opens the socket and sends `Hello`; the service answers `Welcome` (or `Failed`) and
+from then on every request is answered by messages with the request's id, `Search` by one or
+more `SearchResult` of which the last is `final`. Messages with id 0 were not asked for
+(`Status`, after `Subscribe`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from indexer.settings import Settings
+
+PROTOCOL_VERSION = 1
+MAX_REQUEST_BYTES = 1 << 20
+MAX_REPLY_BYTES = 64 << 20
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    pass
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    pass
+
+
+# --- values -------------------------------------------------------------------------------
+
+
+class Rect(_Value, frozen=True, kw_only=True, array_like=True):
+    """A rectangle on a page, in PDF points from the top left corner."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+class Locator(_Value, frozen=True, kw_only=True):
+    """Where a passage stands in its file; only what makes sense for the kind of file is set.
+
+    Attributes:
+        page: Page of a PDF, from 1.
+        rects: Rectangles of the passage's blocks on that page.
+        line_start: First line in a text or code file, from 1.
+        line_end: Last line, inclusive.
+        chapter: Chapter of an EPUB, from 1.
+        heading: Headings above the passage, outermost first.
+        symbol: Function, class or method in source code, such as ``Parser.parse``.
+    """
+
+    page: int | None = None
+    rects: tuple[Rect, ...] = ()
+    line_start: int | None = None
+    line_end: int | None = None
+    chapter: int | None = None
+    heading: tuple[str, ...] = ()
+    symbol: str | None = None
+
+    def describe(self) -> str:
+        """The place in a few words, as the command line shows it: ``page 3``, ``lines 10-20``."""
+        parts = []
+        if self.page is not None:
+            parts.append(f"page {self.page}")
+        if self.chapter is not None:
+            parts.append(f"chapter {self.chapter}")
+        if self.line_start is not None:
+            one = self.line_end is None or self.line_end == self.line_start
+            parts.append(f"line {self.line_start}" if one else f"lines {self.line_start}-{self.line_end}")
+        if self.symbol:
+            parts.append(self.symbol)
+        elif self.heading:
+            parts.append(" › ".join(self.heading))
+        return ", ".join(parts)
+
+
+Media = Literal["text", "markdown", "code", "html", "pdf", "epub"]
+
+
+class Passage(_Value, frozen=True, kw_only=True):
+    """One chunk of a file that answers the query.
+
+    Attributes:
+        chunk: The chunk's id in the catalog.
+        text: The passage.
+        start: Offset of `text` in the extracted text of the file, in characters.
+        mark: Start and end, in `text`, of the sentence that matches best; None while unknown.
+        lang: ISO 639-1 code of the passage, ``code`` for source code, empty when unknown.
+        cosine: Cosine of query and passage embedding.
+        similarity: What a person is shown, 0 to 1.
+    """
+
+    chunk: int
+    text: str
+    start: int
+    locator: Locator
+    lang: str
+    cosine: float
+    similarity: float
+    mark: tuple[int, int] | None = None
+
+
+class Hit(_Value, frozen=True, kw_only=True):
+    """One file, with its best passages, best first.
+
+    Attributes:
+        code_language: Such as ``python``, for source code only.
+        root: The folder of the library that the file is in.
+        online: False when that folder is not there now (an unmounted disk).
+    """
+
+    path: str
+    root: str
+    media: Media
+    title: str
+    similarity: float
+    passages: tuple[Passage, ...]
+    code_language: str | None = None
+    online: bool = True
+
+
+class Folder(_Value, frozen=True, kw_only=True):
+    """One folder of the library.
+
+    Attributes:
+        watch: ``live`` when changes are seen at once; ``sweep`` when the system refused to watch and
+            the folder is looked through from time to time; ``offline`` when it is not there.
+    """
+
+    path: str
+    online: bool
+    files: int
+    chunks: int
+    bytes: int
+    waiting: int
+    problems: int
+    watch: Literal["live", "sweep", "offline", "starting"] = "starting"
+
+
+class Problem(_Value, frozen=True, kw_only=True):
+    """A file that is not in the index, and why."""
+
+    path: str
+    kind: Literal["failed", "skipped"]
+    title: str
+    message: str
+    at: float
+
+
+class Notice(_Value, frozen=True, kw_only=True):
+    """Something the person should know about the service as a whole."""
+
+    title: str
+    message: str
+
+
+class EncoderStatus(_Value, frozen=True, kw_only=True):
+    """The embedding model. `message` says why, when `state` is ``failed``."""
+
+    model: str
+    state: Literal["loading", "ready", "failed"]
+    device: str = ""
+    dimensions: int = 0
+    message: str = ""
+
+
+# --- requests -----------------------------------------------------------------------------
+
+
+class Hello(_Message, frozen=True, kw_only=True):
+    """First message of every connection."""
+
+    key: str
+    version: int
+    client: str = ""
+
+
+class Search(_Message, frozen=True, kw_only=True):
+    """Find files by meaning.
+
+    Attributes:
+        limit: At most this many files.
+        passages: At most this many passages a file.
+        channel: A newer search on the same channel of the same connection supersedes this one;
+            searches with an empty channel never do.
+        mark: Whether a second answer with the matching sentences is wanted.
+        folders: Only below these folders or files; empty for everywhere.
+    """
+
+    id: int
+    query: str
+    limit: int = 20
+    passages: int = 3
+    channel: str = ""
+    mark: bool = True
+    folders: tuple[str, ...] = ()
+
+
+class Cancel(_Message, frozen=True, kw_only=True):
+    """Stop working on request `target`. It is answered with `Failed` (title "Cancelled")."""
+
+    id: int
+    target: int
+
+
+class GetStatus(_Message, frozen=True, kw_only=True):
+    """Ask for `Status` once."""
+
+    id: int
+
+
+class Subscribe(_Message, frozen=True, kw_only=True):
+    """Ask for `Status` now and, with id 0, whenever it changes (a few times a second at most)."""
+
+    id: int
+
+
+class ListFolders(_Message, frozen=True, kw_only=True):
+    """Ask for `Folders`."""
+
+    id: int
+
+
+class AddFolder(_Message, frozen=True, kw_only=True):
+    """Add a folder to the library and begin to index it. Answered with `Done` at once."""
+
+    id: int
+    path: str
+
+
+class RemoveFolder(_Message, frozen=True, kw_only=True):
+    """Forget a folder and everything indexed in it. The files themselves are not touched."""
+
+    id: int
+    path: str
+
+
+class ListProblems(_Message, frozen=True, kw_only=True):
+    """Ask for `Problems`, newest first; `kind` None for both kinds."""
+
+    id: int
+    limit: int = 500
+    offset: int = 0
+    kind: Literal["failed", "skipped"] | None = None
+
+
+class Retry(_Message, frozen=True, kw_only=True):
+    """Try files of the problems list again; no paths means all that failed."""
+
+    id: int
+    paths: tuple[str, ...] = ()
+
+
+class SetPaused(_Message, frozen=True, kw_only=True):
+    """Pause or resume indexing. Search goes on."""
+
+    id: int
+    paused: bool
+
+
+class GetPreview(_Message, frozen=True, kw_only=True):
+    """Ask for `Preview` of a file at a passage.
+
+    Attributes:
+        start: Passage in the extracted text, in characters.
+        end: Its end.
+        page: Page of a PDF to draw, from 1; None for the passage's own page.
+        rects: Rectangles to mark on that page.
+        width: Width of the page image, in pixels.
+    """
+
+    id: int
+    path: str
+    start: int = 0
+    end: int = 0
+    page: int | None = None
+    rects: tuple[Rect, ...] = ()
+    width: int = 900
+
+
+class GetSettings(_Message, frozen=True, kw_only=True):
+    """Ask for `SettingsReply`."""
+
+    id: int
+
+
+class PutSettings(_Message, frozen=True, kw_only=True):
+    """Store new settings and follow them from now on."""
+
+    id: int
+    settings: Settings
+
+
+class Stop(_Message, frozen=True, kw_only=True):
+    """End the service in good order."""
+
+    id: int
+
+
+Request = (
+    Hello
+    | Search
+    | Cancel
+    | GetStatus
+    | Subscribe
+    | ListFolders
+    | AddFolder
+    | RemoveFolder
+    | ListProblems
+    | Retry
+    | SetPaused
+    | GetPreview
+    | GetSettings
+    | PutSettings
+    | Stop
+)
+
+
+# --- replies ------------------------------------------------------------------------------
+
+
+class Welcome(_Message, frozen=True, kw_only=True):
+    """The key and the version fit."""
+
+    version: int
+    pid: int
+    release: str
+
+
+class Failed(_Message, frozen=True, kw_only=True):
+    """Request `id` failed; `title` and `message` are for people."""
+
+    id: int
+    title: str
+    message: str
+
+
+class Done(_Message, frozen=True, kw_only=True):
+    """Request `id` was carried out."""
+
+    id: int
+
+
+class SearchResult(_Message, frozen=True, kw_only=True):
+    """Answer to `Search`, best file first.
+
+    Attributes:
+        final: False when a better answer to the same request follows.
+        took_ms: Milliseconds from the request's arrival to this answer.
+        encode_ms: Of these, embedding the query (waiting for the encoder included).
+    """
+
+    id: int
+    hits: tuple[Hit, ...]
+    final: bool
+    took_ms: float
+    encode_ms: float = 0.0
+
+
+class Status(_Message, frozen=True, kw_only=True):
+    """What the service is doing.
+
+    Attributes:
+        state: ``scanning`` a folder, ``indexing`` files, ``watching`` with nothing to do.
+        files: Files in the index.
+        waiting: Files that are known to need work.
+        done: Files finished since the present run of work began; progress is done / (done + waiting).
+        files_per_s: Rate over the last seconds.
+        tokens_per_s: Rate of the encoder over the last seconds.
+        remaining_s: Estimate for the waiting files, None while unknown.
+        current: The file in hand, empty for none.
+        index: ``chroma`` when Chroma serves, ``exact`` while it is checked or rebuilt and an
+            exact search over all vectors serves instead.
+    """
+
+    id: int
+    state: Literal["starting", "scanning", "indexing", "watching", "paused", "stopping"]
+    files: int
+    chunks: int
+    waiting: int
+    done: int
+    failed: int
+    skipped: int
+    files_per_s: float
+    tokens_per_s: float
+    remaining_s: float | None
+    current: str
+    encoder: EncoderStatus
+    index: Literal["chroma", "exact"]
+    notices: tuple[Notice, ...] = ()
+
+
+class Folders(_Message, frozen=True, kw_only=True):
+    """Answer to `ListFolders`."""
+
+    id: int
+    folders: tuple[Folder, ...]
+
+
+class Problems(_Message, frozen=True, kw_only=True):
+    """Answer to `ListProblems`; `total` counts all of the asked kind."""
+
+    id: int
+    problems: tuple[Problem, ...]
+    total: int
+
+
+class Preview(_Message, frozen=True, kw_only=True):
+    """Answer to `GetPreview`.
+
+    A PDF comes as the image of one page with the passage marked; everything else as text around
+    the passage.
+
+    Attributes:
+        png: The page image, PNG, or empty.
+        page: Its number, from 1.
+        pages: How many pages the file has.
+        text: Extracted text around the passage (Markdown source, code, text of HTML or EPUB).
+        start: Start of the passage in `text`.
+        end: Its end.
+        first_line: Number of the first line of `text` in the file, from 1.
+        truncated: Whether `text` is only part of the file.
+    """
+
+    id: int
+    path: str
+    media: Media
+    png: bytes = b""
+    page: int = 0
+    pages: int = 0
+    text: str = ""
+    start: int = 0
+    end: int = 0
+    first_line: int = 1
+    truncated: bool = False
+    code_language: str | None = None
+
+
+class SettingsReply(_Message, frozen=True, kw_only=True):
+    """Answer to `GetSettings`."""
+
+    id: int
+    settings: Settings
+
+
+Reply = Welcome | Failed | Done | SearchResult | Status | Folders | Problems | Preview | SettingsReply
+
+_encoder = msgspec.json.Encoder()
+_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_reply_decoder: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One message as one line of JSON, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """The request in one line.
+
+    Raises:
+        ValueError: It is not JSON, or not a request (msgspec's errors are ValueErrors).
+    """
+    return _request_decoder.decode(line)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """The reply in one line.
+
+    Raises:
+        ValueError: It is not JSON, or not a reply.
+    """
+    return _reply_decoder.decode(line)
