@@ -1,0 +1,312 @@
+"""The door of every program that is not the service: find the service of a library, or start it, and ask.
+
+The window uses only `ensure_service` and speaks over its own event loop; the command line and
+other plain programs use `IndexerClient`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
+
+from indexer import api
+from indexer.errors import FatalError, IndexerError
+from indexer.settings import Settings, private_folder
+
+ENDPOINT_FILE = "service.json"
+_R = TypeVar("_R", bound=api.Reply)
+
+
+class Endpoint(NamedTuple):
+    """Where a running service listens and the key that opens it."""
+
+    address: str
+    key: str
+
+
+def find_service(data_dir: Path) -> Endpoint | None:
+    """The running service of a library, or None.
+
+    Args:
+        data_dir: The library's data folder.
+    """
+    endpoint = _read_endpoint(data_dir)
+    if endpoint is None:
+        return None
+    try:
+        _connect(endpoint).close()
+    except OSError:
+        return None
+    return endpoint
+
+
+def ensure_service(data_dir: Path, timeout: float = 60.0) -> Endpoint:
+    """The running service of a library; it is started when there is none. May block for seconds.
+
+    Args:
+        data_dir: The library's data folder; it is made when it does not exist.
+        timeout: Seconds to wait for the service to listen.
+
+    Returns:
+        An endpoint that accepted a connection a moment ago.
+
+    Raises:
+        FatalError: The service could not start, and why.
+    """
+    deadline = time.monotonic() + timeout
+    endpoint = find_service(data_dir)
+    if endpoint is not None:
+        return endpoint
+    if not hasattr(socket, "AF_UNIX"):
+        raise FatalError(
+            "This system is not supported yet", "Dragoman needs local (AF_UNIX) sockets: Linux or macOS."
+        )
+    try:
+        private_folder(data_dir)
+    except OSError as error:
+        raise FatalError("The data folder cannot be used", f"{data_dir}: {error.strerror}.") from error
+    _start(data_dir, deadline)
+    while time.monotonic() < deadline:
+        # Another program may have started the service in the same moment; ours then stood back.
+        endpoint = find_service(data_dir)
+        if endpoint is not None:
+            return endpoint
+        time.sleep(0.05)
+    raise FatalError(
+        "The indexing service did not start",
+        f"It did not answer within {timeout:.0f} seconds. Its log is {data_dir / 'logs' / 'service.log'}.",
+    )
+
+
+def _start(data_dir: Path, deadline: float) -> None:
+    """Start the service and wait until it listens, stands back for another one, or fails."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "indexer.service", "--data-dir", str(data_dir)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=str(data_dir),
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
+    )
+    assert process.stdout is not None
+    with process.stdout as report:
+        ready, _, _ = select.select([report], [], [], max(0.0, deadline - time.monotonic()))
+        line = report.readline() if ready else b""
+    if not ready:
+        return
+    if not line:
+        process.wait()
+        raise FatalError(
+            "The indexing service did not start",
+            f"It ended with code {process.returncode}. Its log is {data_dir / 'logs' / 'service.log'}.",
+        )
+    answer = json.loads(line)
+    if "title" in answer:
+        raise FatalError(answer["title"], answer["message"])
+
+
+def _import_path() -> list[str]:
+    """This program's own folder first, so that service and client are of one release."""
+    here = str(Path(__file__).resolve().parents[1])
+    others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != here]
+    return [here, *others]
+
+
+def _read_endpoint(data_dir: Path) -> Endpoint | None:
+    try:
+        stored = json.loads((data_dir / ENDPOINT_FILE).read_text(encoding="utf-8"))
+        return Endpoint(stored["address"], stored["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _connect(endpoint: Endpoint) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(10)
+        connection.connect(endpoint.address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+class IndexerClient:
+    """A blocking connection to the service of one library. For one thread at a time.
+
+    Args:
+        data_dir: The library's data folder.
+        start: Start the service when none runs; otherwise `FatalError` is raised.
+        name: Who asks, for the service's log.
+
+    Raises:
+        FatalError: There is no service and none could be started, or it refused the connection.
+    """
+
+    def __init__(self, data_dir: Path, *, start: bool = True, name: str = "client") -> None:
+        endpoint = ensure_service(data_dir) if start else find_service(data_dir)
+        if endpoint is None:
+            raise FatalError("Nothing is running", "There is no indexing service for this library.")
+        try:
+            self._socket = _connect(endpoint)
+        except OSError as error:
+            raise _lost(error) from error
+        self._lines = self._socket.makefile("rb")
+        self._ids = itertools.count(1)
+        try:
+            self._send(api.Hello(key=endpoint.key, version=api.PROTOCOL_VERSION, client=name))
+            welcome = self._receive()
+            if isinstance(welcome, api.Failed):
+                raise FatalError(welcome.title, welcome.message)
+            if not isinstance(welcome, api.Welcome):
+                raise FatalError(
+                    "The service answers strangely", "Stop it with `dragoman stop` and try again."
+                )
+        except BaseException:
+            self.close()
+            raise
+        self.pid = welcome.pid
+        self._socket.settimeout(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the service goes on as long as it has work."""
+        with contextlib.suppress(OSError):
+            self._lines.close()
+            self._socket.close()
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 20,
+        passages: int = 3,
+        mark: bool = True,
+        folders: tuple[str, ...] = (),
+    ) -> api.SearchResult:
+        """Find files by meaning and return the final answer."""
+        request = api.Search(
+            id=next(self._ids), query=query, limit=limit, passages=passages, mark=mark, folders=folders
+        )
+        self._send(request)
+        while True:
+            result = self._answer(request.id, api.SearchResult)
+            if result.final:
+                return result
+
+    def status(self) -> api.Status:
+        """What the service is doing."""
+        return self._ask(api.GetStatus(id=next(self._ids)), api.Status)
+
+    def watch(self) -> Iterator[api.Status]:
+        """Statuses as they change, for ever; the connection can be used for nothing else meanwhile."""
+        self._send(api.Subscribe(id=next(self._ids)))
+        while True:
+            message = self._receive()
+            if isinstance(message, api.Failed):
+                raise IndexerError(message.title, message.message)
+            if isinstance(message, api.Status):
+                yield message
+
+    def folders(self) -> tuple[api.Folder, ...]:
+        """The folders of the library."""
+        return self._ask(api.ListFolders(id=next(self._ids)), api.Folders).folders
+
+    def add_folder(self, path: Path) -> None:
+        """Add a folder to the library; it is indexed in the background."""
+        self._ask(api.AddFolder(id=next(self._ids), path=os.fspath(path)), api.Done)
+
+    def remove_folder(self, path: Path) -> None:
+        """Forget a folder and everything indexed in it."""
+        self._ask(api.RemoveFolder(id=next(self._ids), path=os.fspath(path)), api.Done)
+
+    def problems(self, *, limit: int = 500, offset: int = 0) -> api.Problems:
+        """Files that are not in the index, newest first."""
+        return self._ask(api.ListProblems(id=next(self._ids), limit=limit, offset=offset), api.Problems)
+
+    def retry(self, paths: tuple[str, ...] = ()) -> None:
+        """Try files again; none means all that failed."""
+        self._ask(api.Retry(id=next(self._ids), paths=paths), api.Done)
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume indexing."""
+        self._ask(api.SetPaused(id=next(self._ids), paused=paused), api.Done)
+
+    def preview(self, path: str, *, start: int = 0, end: int = 0, page: int | None = None) -> api.Preview:
+        """A file's page or text around a passage."""
+        request = api.GetPreview(id=next(self._ids), path=path, start=start, end=end, page=page)
+        return self._ask(request, api.Preview)
+
+    def settings(self) -> Settings:
+        """The library's settings."""
+        return self._ask(api.GetSettings(id=next(self._ids)), api.SettingsReply).settings
+
+    def put_settings(self, settings: Settings) -> None:
+        """Store new settings."""
+        self._ask(api.PutSettings(id=next(self._ids), settings=settings), api.Done)
+
+    def stop(self) -> None:
+        """End the service and wait until it has let go of the library."""
+        self._ask(api.Stop(id=next(self._ids)), api.Done)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(1 << 16):
+                pass
+
+    def _ask(self, request: api.Request, kind: type[_R]) -> _R:
+        self._send(request)
+        assert not isinstance(request, api.Hello)
+        return self._answer(request.id, kind)
+
+    def _answer(self, request_id: int, kind: type[_R]) -> _R:
+        while True:
+            message = self._receive()
+            if isinstance(message, api.Welcome) or message.id != request_id:
+                continue
+            if isinstance(message, api.Failed):
+                raise IndexerError(message.title, message.message)
+            if not isinstance(message, kind):
+                raise FatalError(
+                    "The service answers strangely", f"{type(message).__name__} was not expected."
+                )
+            return message
+
+    def _send(self, request: api.Request) -> None:
+        try:
+            self._socket.sendall(api.encode(request))
+        except OSError as error:
+            raise _lost(error) from error
+
+    def _receive(self) -> api.Reply:
+        try:
+            line = self._lines.readline(api.MAX_REPLY_BYTES)
+        except OSError as error:
+            raise _lost(error) from error
+        if not line.endswith(b"\n"):
+            raise _lost(None)
+        return api.decode_reply(line)
+
+
+def _lost(error: OSError | None) -> FatalError:
+    why = f" ({error.strerror})" if error is not None and error.strerror else ""
+    return FatalError(
+        "The connection to the indexing service was lost", f"Try again; it is started anew{why}."
+    )
