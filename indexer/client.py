@@ -166,19 +166,20 @@ class IndexerClient:
         self._lines = self._socket.makefile("rb")
         self._ids = itertools.count(1)
         try:
-            self._send(api.Hello(key=endpoint.key, version=api.PROTOCOL_VERSION, client=name))
-            welcome = self._receive()
-            if isinstance(welcome, api.Failed):
-                raise FatalError(welcome.title, welcome.message)
-            if not isinstance(welcome, api.Welcome):
-                raise FatalError(
-                    "The service answers strangely", "Stop it with `dragoman stop` and try again."
-                )
+            self.pid = self._greet(endpoint.key, name).pid
         except BaseException:
             self.close()
             raise
-        self.pid = welcome.pid
         self._socket.settimeout(None)
+
+    def _greet(self, key: str, name: str) -> api.Welcome:
+        self._send(api.Hello(key=key, version=api.PROTOCOL_VERSION, client=name))
+        welcome = self._receive()
+        if isinstance(welcome, api.Failed):
+            raise FatalError(welcome.title, welcome.message)
+        if not isinstance(welcome, api.Welcome):
+            raise FatalError("The service answers strangely", "Stop it with `dragoman stop` and try again.")
+        return welcome
 
     def __enter__(self) -> Self:
         return self
