@@ -418,6 +418,7 @@ class Preview(_Message, frozen=True, kw_only=True):
         png: The page image, PNG, or empty.
         page: Its number, from 1.
         pages: How many pages the file has.
+        page_width: Width of that page in PDF points, so that rectangles can be found in the image.
         text: Extracted text around the passage (Markdown source, code, text of HTML or EPUB).
         start: Start of the passage in `text`.
         end: Its end.
@@ -431,6 +432,7 @@ class Preview(_Message, frozen=True, kw_only=True):
     png: bytes = b""
     page: int = 0
     pages: int = 0
+    page_width: float = 0.0
     text: str = ""
     start: int = 0
     end: int = 0
