@@ -1,0 +1,39 @@
+# The two commands a newcomer needs are `make run` and `make test`; each does all of its own set-up.
+# PYTHON=...     another Python than the first of 3.11 or later on the PATH
+.DEFAULT_GOAL := help
+.PHONY: help run test lint unit e2e bench lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## Install what is needed and open the window
+	@sh packaging/setup.sh run
+	@.venv/bin/dragoman
+
+test: ## Install what is needed and run every check but the long ones
+	@sh packaging/setup.sh test
+	@bash packaging/check.sh lint format types layers unit integration
+
+lint: ## Style, types and import layers only
+	@sh packaging/setup.sh test
+	@bash packaging/check.sh lint format types layers
+
+unit: ## The fast tests only
+	@sh packaging/setup.sh test
+	@bash packaging/check.sh unit
+
+e2e: ## The whole program on a library of real documents in several languages (takes long)
+	@sh packaging/setup.sh test
+	@bash packaging/check.sh end2end
+
+bench: ## Measure against sentence-transformers in the same run; ARGS=--quick takes 3 minutes
+	@sh packaging/setup.sh bench
+	@.venv/bin/python -m tests.bench $(ARGS)
+
+lock: ## Write constraints.txt anew from pyproject.toml
+	@sh packaging/setup.sh test
+	@.venv/bin/python packaging/lock.py
+
+clean: ## Remove what the other targets made, the environment included
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
