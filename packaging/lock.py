@@ -1,4 +1,4 @@
-"""Write constraints.txt: the newest versions that fit together, of all that dragoman, tests and benchmarks need.
+"""Write constraints.txt: the newest versions that fit together of all that dragoman and its tests need.
 
 Run by `make lock` after a change of the dependencies in pyproject.toml. pip resolves, nothing is
 installed. The file is meant for every system and for Python 3.11 and later, so what only one kind of

@@ -18,6 +18,7 @@ import time
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
@@ -114,7 +115,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def stop(text: str) -> None:
+def stop(text: str) -> NoReturn:
     """Give up, and say why."""
     sys.stderr.write(text + "\n")
     raise SystemExit(1)
@@ -179,7 +180,7 @@ def python_of(environment: Path) -> Path:
 
 
 def works(python: Path) -> bool:
-    """Whether the environment's interpreter still starts (it does not after an upgrade of the system's Python)."""
+    """Whether the environment's interpreter still starts (an upgrade of the system's Python breaks it)."""
     try:
         check = "import sys, pip; sys.exit(sys.version_info < (3, 11))"
         return subprocess.run([python, "-c", check], check=False, capture_output=True).returncode == 0
@@ -210,13 +211,12 @@ def environment(target: str) -> None:
         say(f"Making .venv with Python {platform.python_version()}")
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
     extras = ",".join(sorted(EXTRAS[target] | done))
-    say(
-        f"Installing dragoman{f'[{extras}]' if extras else ''} and what it needs (several hundred MB the first time)"
-    )
+    product = f".[{extras}]" if extras else "."
+    say(f"Installing dragoman ({product}) and what it needs, several hundred MB the first time")
     STAMP.unlink(missing_ok=True)
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    what = ["-c", "constraints.txt", "-e", f".[{extras}]" if extras else "."]
-    if subprocess.run([*pip, *what], cwd=ROOT, check=False).returncode:
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", *quiet]
+    if subprocess.run([*pip, "-c", "constraints.txt", "-e", product], cwd=ROOT, check=False).returncode:
         stop("pip could not install what dragoman needs; its messages are above.")
     check = subprocess.run(
         [python, "-c", "import PySide6.QtWidgets, PySide6.QtNetwork, PySide6.QtSvg"], check=False
