@@ -203,7 +203,7 @@ def environment(target: str) -> None:
     usable = works(python)
     if usable and STAMP.exists():
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
-        done = set(stamp["extras"]) if stamp["inputs"] == inputs else set()
+        done = set(stamp["extras"])
         if stamp["inputs"] == inputs and EXTRAS[target] <= done:
             return
     begun = time.monotonic()
