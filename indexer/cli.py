@@ -1,0 +1,453 @@
+"""The command line: a thin door onto IndexerClient."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexer import settings as settings_module
+from indexer.client import IndexerClient, find_service
+from indexer.errors import FatalError, IndexerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from indexer import api
+
+
+app = typer.Typer(
+    name="dragoman",
+    help="""Find your files by meaning, in any language, offline.
+
+    Without a command the window opens. The commands work on the same library, through the same
+    indexing service, which starts by itself and ends when nobody needs it.
+
+    A first try: `dragoman index ~/Documents --wait`, then `dragoman search "what did I ask the landlord"`.
+    """,
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="FOLDER", help="Use a separate library kept in this folder.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> None:
+    """Run the command line; errors for people go to standard error and end with code 1."""
+    try:
+        app()
+    except IndexerError as error:
+        _console(stderr=True).print(
+            f"[bold red]{_safe(error.title)}.[/] {_safe(error.message)}", soft_wrap=True
+        )
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def window(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Open the window (also: no command at all)."""
+    context.obj = data_dir
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"dragoman {installed('dragoman')}")
+        return
+    if context.invoked_subcommand is not None:
+        return
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        _console().print(
+            "There is no display here, so the window cannot open. "
+            "The same job follows in this terminal, on the sample library.\n"
+        )
+        _demo(data_dir)
+        return
+    command = [sys.executable, "-m", "desktop", *(["--data-dir", str(data_dir)] if data_dir else [])]
+    os.execv(sys.executable, command)
+
+
+@app.command()
+def index(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders to add to the library.")],
+    data_dir: DataDir = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show progress and return when everything is indexed.")
+    ] = False,
+) -> None:
+    """Add folders to the library and index them, now and whenever something in them changes."""
+    with _client(context, data_dir) as client:
+        for path in paths:
+            client.add_folder(path.expanduser().absolute())
+        if wait:
+            _wait(client)
+        else:
+            typer.echo("Indexing in the background. `dragoman status` shows how far it is.")
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    query: Annotated[
+        str | None, typer.Argument(help="What you look for, in your own words and language.")
+    ] = None,
+    data_dir: DataDir = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most this many files.")] = 10,
+    batch: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask every line of FILE (- for standard input); with --json only."),
+    ] = None,
+    below: Annotated[
+        list[Path] | None,
+        typer.Option("--in", metavar="PATH", help="Only files in this folder; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find files by meaning: ask in one language, find the passage in another.
+
+    With --json one JSON array is printed; with --batch one array a line, in the order of the questions.
+    """
+    if (query is None) == (batch is None):
+        raise typer.BadParameter("Give either a QUERY or --batch FILE.")
+    if batch is not None and not as_json:
+        raise typer.BadParameter("--batch needs --json.")
+    folders = tuple(str(path.expanduser().absolute()) for path in below or ())
+    with _client(context, data_dir) as client:
+        if batch is not None:
+            lines = sys.stdin if str(batch) == "-" else _lines(batch)
+            for line in lines:
+                found = client.search(line.rstrip("\n"), limit=limit, mark=False, folders=folders)
+                sys.stdout.write(
+                    json.dumps([_hit_json(hit) for hit in found.hits], ensure_ascii=False) + "\n"
+                )
+                sys.stdout.flush()
+            return
+        assert query is not None
+        found = client.search(query, limit=limit, mark=not as_json, folders=folders)
+        if as_json:
+            typer.echo(json.dumps([_hit_json(hit) for hit in found.hits], ensure_ascii=False, indent=1))
+            return
+        _print_hits(found)
+        if not found.hits and client.status().files == 0:
+            typer.echo("The library is empty. Add a folder: dragoman index FOLDER --wait")
+
+
+@app.command()
+def status(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show what the library holds and what the service is doing."""
+    with _client(context, data_dir) as client:
+        now = client.status()
+        if as_json:
+            typer.echo(json.dumps(_builtins(now), ensure_ascii=False, indent=1))
+            return
+        console = _console()
+        console.print(
+            f"[bold]{now.state.capitalize()}[/]: {now.files:,} files, {now.chunks:,} passages",
+            highlight=False,
+        )
+        if now.waiting:
+            console.print(f"{now.waiting:,} files wait{_rate(now)}", highlight=False)
+        if now.failed or now.skipped:
+            console.print(
+                f"{now.failed:,} could not be read, {now.skipped:,} skipped: `dragoman problems` says why",
+                highlight=False,
+            )
+        encoder = now.encoder
+        console.print(
+            f"Model: {encoder.model or '-'} ({encoder.state}{encoder.device and ', ' + encoder.device})"
+        )
+        if encoder.message:
+            console.print(_safe(encoder.message))
+        if now.index == "exact":
+            console.print("The search index is being checked or rebuilt; exact search serves meanwhile.")
+        for notice in now.notices:
+            console.print(f"[yellow]{_safe(notice.title)}.[/] {_safe(notice.message)}", soft_wrap=True)
+
+
+@app.command()
+def folders(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the folders of the library."""
+    with _client(context, data_dir) as client:
+        found = client.folders()
+        if as_json:
+            typer.echo(json.dumps(_builtins(found), ensure_ascii=False, indent=1))
+            return
+        if not found:
+            typer.echo("The library is empty. Add a folder: dragoman index FOLDER --wait")
+            return
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("Folder", "State", "Files", "Passages", "Waiting", "Problems"):
+            table.add_column(
+                name, justify="left" if name in ("Folder", "State") else "right", overflow="fold"
+            )
+        for folder in found:
+            numbers = (folder.files, folder.chunks, folder.waiting, folder.problems)
+            table.add_row(_safe(folder.path), folder.watch, *(f"{n:,}" for n in numbers))
+        _console().print(table)
+
+
+@app.command()
+def problems(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the files that are not in the index, and why."""
+    with _client(context, data_dir) as client:
+        found = client.problems(limit=10_000)
+        if as_json:
+            typer.echo(json.dumps(_builtins(found.problems), ensure_ascii=False, indent=1))
+            return
+        console = _console()
+        for problem in found.problems:
+            console.print(
+                f"{_safe(problem.path)}\n  {problem.kind}: {_safe(problem.title)}. {_safe(problem.message)}",
+                soft_wrap=True,
+                highlight=False,
+            )
+        if not found.problems:
+            typer.echo("Every file of the library is in the index.")
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Files; none for all that failed.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Try files again that could not be read."""
+    with _client(context, data_dir) as client:
+        client.retry(tuple(str(path.absolute()) for path in paths or ()))
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A folder of the library.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Take a folder out of the library. The files themselves are not touched."""
+    with _client(context, data_dir) as client:
+        client.remove_folder(path.expanduser().absolute())
+
+
+@app.command()
+def pause(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Pause indexing; search goes on."""
+    with _client(context, data_dir) as client:
+        client.set_paused(True)
+
+
+@app.command()
+def resume(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Resume indexing."""
+    with _client(context, data_dir) as client:
+        client.set_paused(False)
+
+
+@app.command()
+def stop(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Stop the background service; what waits is indexed at the next start."""
+    folder = _data_dir(context, data_dir)
+    if find_service(folder) is None:
+        typer.echo("Nothing is running.")
+        return
+    with IndexerClient(folder, start=False, name="cli") as client:
+        client.stop()
+
+
+@app.command()
+def demo(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Index the sample library and ask it one question in each of its languages."""
+    _demo(data_dir or context.obj)
+
+
+def _demo(data_dir: Path | None) -> None:
+    assets = _assets()
+    if assets is None:
+        raise FatalError("The sample library is missing", "It is part of the source; install Dragoman again.")
+    examples = json.loads((assets / "sample-library-questions.json").read_text(encoding="utf-8"))["examples"]
+    console = _console()
+    with IndexerClient(data_dir or settings_module.cache_dir() / "demo", name="demo") as client:
+        client.add_folder(assets / "sample-library")
+        _wait(client)
+        for example in examples:
+            console.rule(f"[bold]{_safe(example['query'])}", align="left")
+            _print_hits(client.search(example["query"], limit=3, passages=1))
+    console.print(
+        "Index your own files: [bold]dragoman index FOLDER --wait[/], then [bold]dragoman search QUESTION[/]."
+    )
+
+
+def _assets() -> Path | None:
+    here = Path(__file__).resolve().parents[1]
+    for place in (here / "assets", here / "desktop" / "assets"):
+        if (place / "sample-library").is_dir():
+            return place
+    return None
+
+
+def _data_dir(context: typer.Context, data_dir: Path | None) -> Path:
+    chosen: Path | None = data_dir or context.obj
+    return (chosen.expanduser() if chosen else settings_module.default_data_dir()).absolute()
+
+
+def _client(context: typer.Context, data_dir: Path | None) -> IndexerClient:
+    return IndexerClient(_data_dir(context, data_dir), name="cli")
+
+
+def _wait(client: IndexerClient) -> None:
+    """Show progress until nothing waits.
+
+    Raises:
+        IndexerError: Indexing is paused or cannot go on.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Starting", total=None, rate="")
+        for now in client.watch():
+            total = now.done + now.waiting
+            bar.update(
+                task,
+                description=now.state.capitalize(),
+                completed=now.done,
+                total=total or None,
+                rate=_rate(now),
+            )
+            if now.state == "watching":
+                break
+            if now.state == "paused":
+                raise IndexerError("Indexing is paused", "Run `dragoman resume` to go on.")
+            if now.encoder.state == "failed":
+                raise IndexerError("The model cannot be used", now.encoder.message)
+            if now.state == "starting" and now.notices:
+                raise IndexerError(now.notices[0].title, now.notices[0].message)
+    console.print(f"{now.files:,} files, {now.chunks:,} passages in the index.", highlight=False)
+    if now.failed or now.skipped:
+        console.print(
+            f"{now.failed:,} could not be read, {now.skipped:,} skipped: `dragoman problems` says why.",
+            highlight=False,
+        )
+
+
+def _rate(now: api.Status) -> str:
+    text = f", {now.files_per_s:.1f} files/s" if now.files_per_s else ""
+    if now.remaining_s is not None:
+        minutes, seconds = divmod(round(now.remaining_s), 60)
+        text += f", about {minutes} min {seconds:02d} s left" if minutes else f", about {seconds} s left"
+    return text
+
+
+def _print_hits(found: api.SearchResult) -> None:
+    from rich.text import Text
+
+    console = _console()
+    if not found.hits:
+        console.print("Nothing found.")
+    for number, hit in enumerate(found.hits, 1):
+        passage = hit.passages[0]
+        place = passage.locator.describe()
+        language = hit.code_language or passage.lang
+        head = Text(f"{number:2d}  ", style="dim")
+        head.append(f"{round(passage.similarity * 100):3d} % ", style="bold green")
+        head.append(_printable(hit.path), style="bold")
+        head.append(
+            "".join(f"  {part}" for part in (place, language, "" if hit.online else "offline") if part),
+            style="dim",
+        )
+        console.print(head, soft_wrap=True)
+        start, end = passage.mark or (0, 0)
+        text = _printable(passage.text)
+        shown = Text(text[:start]) + Text(text[start:end], style="underline") + Text(text[end:])
+        lines = [line for line in shown.split("\n", allow_blank=False) if line.plain.strip()]
+        for line in lines[:6]:
+            console.print(Text("      ") + line, soft_wrap=True)
+        console.print()
+
+
+def _hit_json(hit: api.Hit) -> dict[str, Any]:
+    passage = hit.passages[0]
+    return {
+        "path": hit.path,
+        "similarity": passage.similarity,
+        "cosine": passage.cosine,
+        "locator": _builtins(passage.locator),
+        "place": passage.locator.describe(),
+        "lang": passage.lang,
+        "code_language": hit.code_language,
+        "text": passage.text,
+        "passages": [
+            {"similarity": p.similarity, "place": p.locator.describe(), "lang": p.lang, "text": p.text}
+            for p in hit.passages[1:]
+        ],
+    }
+
+
+def _builtins(value: object) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise IndexerError("The questions cannot be read", f"{path}: {error}.") from error
+
+
+def _printable(text: str) -> str:
+    """The same text, character for character, with nothing in it that could steer the terminal."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text
+    )
+
+
+def _safe(text: str) -> str:
+    """Text for rich: printable, and not read as markup."""
+    from rich.markup import escape
+
+    return escape(_printable(text))
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(
+        stderr=stderr, width=None if sys.stdout.isatty() else max(100, shutil.get_terminal_size().columns)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,569 @@
+"""A file's way: change -> extract and chunk in a child -> embed -> one transaction in the store.
+
+Extraction threads only wait for their child processes; one thread feeds the encoder; one writes.
+The queues between them are bounded, so a slow encoder holds extraction back and memory does not
+grow with the library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from indexer.api import Notice
+from indexer.errors import FileError, IndexerError
+from indexer.store import FileUpdate, Store
+from indexer.watch import FileChange, Rules, root_online, sweep
+from indexer.workers import Prepared, WorkerPool
+
+if TYPE_CHECKING:
+    from indexer.embed import Vectors
+    from indexer.embed.thread import EncoderThread
+
+log = logging.getLogger(__name__)
+
+# One trip to the encoder and one transaction: large enough that the commit's fsync does not show,
+# small enough that new files become searchable within seconds on a slow machine.
+BATCH_CHUNKS = 128
+PREPARED_FILES = 32
+RATE_WINDOW_S = 15.0
+TROUBLE_PAUSE_S = 10.0
+
+
+class Progress(NamedTuple):
+    """Where the pipeline stands.
+
+    Attributes:
+        waiting: Files known to need work, those in hand included.
+        done: Files finished since the present run of work began.
+        remaining_s: Estimate in seconds, None while there is no rate yet.
+        current: A file in hand, empty for none.
+        waiting_by_root: `waiting`, folder by folder.
+    """
+
+    scanning: bool
+    waiting: int
+    done: int
+    files_per_s: float
+    tokens_per_s: float
+    remaining_s: float | None
+    current: str
+    waiting_by_root: Counter[str]
+    trouble: Notice | None
+
+
+class _Job(msgspec.Struct):
+    path: str
+    root: str
+    size: int
+    mtime_ns: int
+    order: int
+    forced: bool = False
+    stale: bool = False  # removed or moved while in hand: its result must not be stored
+    again: bool = False  # changed while in hand: look once more afterwards
+
+
+class _Batch(NamedTuple):
+    work: list[tuple[_Job, Prepared]]
+    hashes: list[bytes]
+    vectors: Future[Vectors]
+
+
+class Pipeline:
+    """Turns file changes into store content, in the background.
+
+    Args:
+        store: Where results go; the pipeline is its only writer of files.
+        encoder: The thread that owns the model.
+        pool: Child processes that read files.
+        rules: The ignore rules that hold now, for a folder of the library.
+        extractors: Threads that wait for children; as many as the pool has.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: EncoderThread,
+        pool: WorkerPool,
+        *,
+        rules: Callable[[str], Rules],
+        extractors: int = 2,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._pool = pool
+        self._rules = rules
+        # Order of locks: _apply (changes of the store), then _state (queues and counters).
+        self._apply = threading.Lock()
+        self._state = threading.Condition()
+        self._pending: dict[str, _Job] = {}
+        self._heap: list[tuple[int, int, int, str]] = []
+        self._in_hand: dict[str, _Job] = {}
+        self._sequence = itertools.count()
+        self._scans: deque[tuple[str, str]] = deque()
+        self._scanning = ""
+        self._paused = False
+        self._stopping = False
+        self._prepared: queue.Queue[tuple[_Job, Prepared] | None] = queue.Queue(PREPARED_FILES)
+        self._encoding: queue.Queue[_Batch | None] = queue.Queue(2)
+        self._coming: set[bytes] = set()
+        self._done = 0
+        self._done_bytes = 0
+        self._finished: deque[tuple[float, int, int]] = deque()
+        self._current = ""
+        self._trouble: Notice | None = None
+        self._extractors = [
+            threading.Thread(target=self._extract_loop, name=f"extract-{n}", daemon=True)
+            for n in range(extractors)
+        ]
+        self._threads = [
+            threading.Thread(target=self._scan_loop, name="scan", daemon=True),
+            threading.Thread(target=self._embed_loop, name="feed-encoder", daemon=True),
+            threading.Thread(target=self._write_loop, name="write", daemon=True),
+        ]
+
+    # --- doors ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work on what is submitted."""
+        for thread in (*self._threads, *self._extractors):
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish the transaction in hand and end; what is waiting is found again by the next sweep."""
+        with self._state:
+            self._stopping = True
+            self._state.notify_all()
+        self._pool.close()
+        for thread in self._extractors:
+            thread.join()
+        _put_last(self._prepared)
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, changes: Iterable[FileChange]) -> None:
+        """Take over what the watcher or a sweep saw. Removals and moves are visible at once."""
+        removed: list[str] = []
+        for change in changes:
+            if change.kind == "remove":
+                if change.is_dir:
+                    self._remove_below(change.path)
+                else:
+                    removed.append(change.path)
+                continue
+            if removed:
+                self._remove(removed)
+                removed = []
+            if change.kind == "upsert":
+                self._enqueue(change.path, change.root, change.size or 0, change.mtime_ns or 0, order=0)
+            elif change.kind == "move" and change.old is not None:
+                self._move(change.old, change.path, change.root, is_dir=change.is_dir)
+            elif change.kind == "rescan":
+                self.rescan(change.root, change.path)
+        if removed:
+            self._remove(removed)
+
+    def rescan(self, root: str, folder: str | None = None) -> None:
+        """Compare a folder of the library (or a folder inside one) with the store, in the background."""
+        with self._state:
+            entry = (root, folder or root)
+            if entry not in self._scans:
+                self._scans.append(entry)
+            self._state.notify_all()
+
+    def retry(self, paths: Sequence[str]) -> None:
+        """Try files again whatever the store says of them.
+
+        Args:
+            paths: The files; empty for all that failed.
+        """
+        wanted = set(paths)
+        if not wanted:
+            problems, _ = self._store.problems(kind="failed", limit=1_000_000)
+            wanted = {problem.path for problem in problems}
+        for path in wanted:
+            state = self._store.file(path)
+            if state is not None:
+                self._enqueue(path, state.root, state.size, state.mtime_ns, order=0, forced=True)
+
+    def forget(self, root: str) -> None:
+        """Drop everything queued for a folder that is leaving the library or has gone offline."""
+        with self._apply, self._state:
+            self._scans = deque(scan for scan in self._scans if scan[0] != root)
+            for path in [p for p, job in self._pending.items() if job.root == root]:
+                del self._pending[path]
+            for job in self._in_hand.values():
+                if job.root == root:
+                    job.stale, job.again = True, False
+            self._state.notify_all()
+
+    @property
+    def paused(self) -> bool:
+        """Whether files wait although there is work."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        with self._state:
+            self._paused = value
+            self._state.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, nothing is in hand, nothing is being scanned."""
+        with self._state:
+            return not (self._pending or self._in_hand or self._scans or self._scanning)
+
+    def progress(self) -> Progress:
+        """A consistent picture of the moment; cheap."""
+        with self._state:
+            jobs = [*self._pending.values(), *self._in_hand.values()]
+            now = time.monotonic()
+            while self._finished and now - self._finished[0][0] > RATE_WINDOW_S:
+                self._finished.popleft()
+            files_per_s = tokens_per_s = 0.0
+            remaining: float | None = None
+            if len(self._finished) > 1:
+                since, bytes_then, tokens_then = self._finished[0]
+                span = max(now - since, 1e-3)
+                files_per_s = (len(self._finished) - 1) / span
+                tokens_per_s = (self._encoder.tokens_embedded - tokens_then) / span
+                bytes_per_s = (self._done_bytes - bytes_then) / span
+                if bytes_per_s > 0:
+                    remaining = sum(job.size for job in jobs) / bytes_per_s
+            return Progress(
+                scanning=bool(self._scans or self._scanning),
+                waiting=len(jobs),
+                done=self._done,
+                files_per_s=files_per_s,
+                tokens_per_s=tokens_per_s,
+                remaining_s=remaining if jobs else None,
+                current=self._current if self._in_hand else "",
+                waiting_by_root=Counter(job.root for job in jobs),
+                trouble=self._trouble,
+            )
+
+    # --- changes that are visible at once ------------------------------------------------------
+
+    def _remove(self, paths: list[str]) -> None:
+        with self._apply:
+            with self._state:
+                for path in paths:
+                    self._drop(path)
+            self._store.remove(paths)
+
+    def _remove_below(self, folder: str) -> None:
+        with self._apply:
+            with self._state:
+                for path in self._known_below(folder):
+                    self._drop(path)
+            self._store.remove_below(folder)
+
+    def _move(self, old: str, new: str, root: str, *, is_dir: bool) -> None:
+        with self._apply:
+            with self._state:
+                for path in self._known_below(old) if is_dir else [old]:
+                    self._drop(path)
+            self._store.move(old, new, root)
+        # The catalog moved what it knew; a look at the disk finds what it did not know, such as
+        # files that were waiting under the old name.
+        if is_dir:
+            self.rescan(root, new)
+        else:
+            with contextlib.suppress(OSError):
+                stat = Path(new).lstat()
+                self._enqueue(new, root, stat.st_size, stat.st_mtime_ns, order=0)
+
+    def _known_below(self, folder: str) -> list[str]:
+        prefix = folder.rstrip("/") + "/"
+        return [p for p in (*self._pending, *self._in_hand) if p.startswith(prefix) or p == folder]
+
+    def _drop(self, path: str) -> None:
+        self._pending.pop(path, None)
+        job = self._in_hand.get(path)
+        if job is not None:
+            job.stale, job.again = True, False
+
+    # --- the queue -----------------------------------------------------------------------------
+
+    def _enqueue(
+        self, path: str, root: str, size: int, mtime_ns: int, *, order: int, forced: bool = False
+    ) -> None:
+        """Queue a file. Live changes (order 0) go first; of a scan, small files first."""
+        with self._state:
+            in_hand = self._in_hand.get(path)
+            if in_hand is not None:
+                in_hand.again = True
+                return
+            if not (self._pending or self._in_hand or self._scans or self._scanning):
+                self._begin_run()
+            known = self._pending.get(path)
+            job = _Job(path, root, size, mtime_ns, order if known is None else min(order, known.order))
+            job.forced = forced or (known is not None and known.forced)
+            self._pending[path] = job
+            heapq.heappush(self._heap, (job.order, size, next(self._sequence), path))
+            self._state.notify()
+
+    def _begin_run(self) -> None:
+        self._done = 0
+        self._finished.clear()
+
+    def _take(self) -> _Job | None:
+        with self._state:
+            while True:
+                if self._stopping:
+                    return None
+                while self._heap and not self._paused:
+                    path = heapq.heappop(self._heap)[3]
+                    job = self._pending.pop(path, None)
+                    if job is not None:
+                        self._in_hand[path] = job
+                        self._current = path
+                        return job
+                self._state.wait()
+
+    def _finish(self, job: _Job) -> None:
+        with self._state:
+            if self._in_hand.get(job.path) is job:
+                del self._in_hand[job.path]
+            self._done += 1
+            self._done_bytes += job.size
+            self._finished.append((time.monotonic(), self._done_bytes, self._encoder.tokens_embedded))
+            self._state.notify_all()
+        if job.again:
+            self._enqueue(job.path, job.root, job.size, job.mtime_ns, order=0)
+
+    def _give_back(self, jobs: Iterable[_Job], trouble: IndexerError) -> None:
+        """Queue files again that could not be finished through no fault of their own, and wait a while."""
+        log.warning("%s", trouble.title)
+        with self._state:
+            self._trouble = Notice(title=trouble.title, message=trouble.message)
+            for job in jobs:
+                if self._in_hand.get(job.path) is job:
+                    del self._in_hand[job.path]
+                if (job.again or not job.stale) and job.path not in self._pending:
+                    job.again = job.stale = False
+                    self._pending[job.path] = job
+                    heapq.heappush(self._heap, (job.order, job.size, next(self._sequence), job.path))
+            self._state.wait_for(lambda: self._stopping, TROUBLE_PAUSE_S)
+
+    # --- scanning --------------------------------------------------------------------------------
+
+    def _scan_loop(self) -> None:
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._stopping or self._scans)
+                if self._stopping:
+                    return
+                root, folder = self._scans[0]
+                if not (self._pending or self._in_hand or self._scanning):
+                    self._begin_run()
+                self._scanning = folder
+                self._scans.popleft()
+            try:
+                self._scan(root, folder)
+            except IndexerError as error:
+                self._give_back((), error)
+            except Exception:
+                log.exception("A folder could not be scanned")
+            finally:
+                with self._state:
+                    self._scanning = ""
+                    self._state.notify_all()
+
+    def _scan(self, root: str, folder: str) -> None:
+        state = next((r for r in self._store.roots() if r.path == root), None)
+        if state is None:
+            return
+        if not root_online(Path(root), had_files=state.files > 0):
+            self._store.set_online(root, False)
+            return
+        if not state.online:
+            self._store.set_online(root, True)
+        gone: list[str] = []
+        for change in sweep(Path(root), self._rules(root), self._store.files(root), below=Path(folder)):
+            if self._stopping:
+                return
+            if change.kind == "upsert":
+                self._enqueue(change.path, root, change.size or 0, change.mtime_ns or 0, order=1)
+            elif change.kind == "remove":
+                gone.append(change.path)
+        # A disk that is unmounted while it is walked looks like a folder whose files are gone.
+        if gone and root_online(Path(root), had_files=True):
+            for start in range(0, len(gone), 1000):
+                self._remove(gone[start : start + 1000])
+
+    # --- extraction --------------------------------------------------------------------------------
+
+    def _extract_loop(self) -> None:
+        while (job := self._take()) is not None:
+            try:
+                prepared = self._prepare(job)
+            except FileError as error:
+                self._failed(job, error)
+            except IndexerError as error:
+                self._give_back([job], error)
+            except Exception as error:
+                log.exception("Extraction went wrong in the service")
+                reason = f"{type(error).__name__}. This is a fault in Dragoman; the log says more."
+                self._failed(job, FileError(Path(job.path), "Internal error", reason))
+            else:
+                if prepared is None:
+                    self._finish(job)
+                else:
+                    self._hand_on(job, prepared)
+
+    def _hand_on(self, job: _Job, prepared: Prepared) -> None:
+        while not self._stopping:
+            try:
+                self._prepared.put((job, prepared), timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _prepare(self, job: _Job) -> Prepared | None:
+        """Read a file, or find out that nothing needs to be read (None)."""
+        path = Path(job.path)
+        try:
+            stat = path.lstat()
+        except FileNotFoundError:
+            return self._gone(job)
+        except OSError as error:
+            raise FileError(path, "Cannot be read", f"{error.strerror}.") from error
+        job.size, job.mtime_ns = stat.st_size, stat.st_mtime_ns
+        known = self._store.file(job.path)
+        if known is not None and not job.forced and (known.size, known.mtime_ns) == (job.size, job.mtime_ns):
+            return None
+        try:
+            content = self._pool.hash(path)
+            with self._apply:
+                if job.stale:
+                    return None
+                if known is not None and known.status == "indexed" and known.content == content:
+                    self._store.touch(job.path, job.size, job.mtime_ns)
+                    return None
+                if self._store.adopt(job.path, job.root, job.size, job.mtime_ns, content):
+                    return None
+            return self._pool.prepare(path)
+        except FileError:
+            if not path.exists():
+                return self._gone(job)
+            raise
+
+    def _gone(self, job: _Job) -> None:
+        if Path(job.root).is_dir():
+            self._remove([job.path])
+
+    def _failed(self, job: _Job, error: FileError) -> None:
+        if self._stopping:
+            return  # the pool was closed under the file's feet; that is no fault of the file
+        try:
+            with self._apply:
+                if not job.stale:
+                    self._store.fail(job.path, job.root, job.size, job.mtime_ns, error)
+        except IndexerError as trouble:
+            self._give_back([job], trouble)
+        else:
+            self._finish(job)
+
+    # --- embedding and writing -----------------------------------------------------------------------
+
+    def _embed_loop(self) -> None:
+        ended = False
+        while not ended:
+            work: list[tuple[_Job, Prepared]] = []
+            chunks = 0
+            item = self._prepared.get()
+            while True:
+                if item is None:
+                    ended = True
+                    break
+                if not item[0].stale:
+                    chunks += len(item[1].chunks)
+                    work.append(item)
+                else:
+                    self._finish(item[0])
+                if chunks >= BATCH_CHUNKS:
+                    break
+                try:
+                    item = self._prepared.get_nowait()
+                except queue.Empty:
+                    break
+            if work and not self._stopping:
+                self._send_to_encoder(work)
+        self._encoding.put(None)
+
+    def _send_to_encoder(self, work: list[tuple[_Job, Prepared]]) -> None:
+        texts = {chunk.text_hash: chunk.embed_text for _, prepared in work for chunk in prepared.chunks}
+        try:
+            missing = [h for h in self._store.missing(texts.keys()) if h not in self._coming]
+        except IndexerError as error:
+            self._give_back([job for job, _ in work], error)
+            return
+        self._coming.update(missing)
+        self._encoding.put(_Batch(work, missing, self._encoder.passages([texts[h] for h in missing])))
+
+    def _write_loop(self) -> None:
+        while (batch := self._encoding.get()) is not None:
+            jobs = [job for job, _ in batch.work]
+            try:
+                self._write(batch)
+            except IndexerError as error:
+                self._give_back(jobs, error)
+            except CancelledError:
+                if not self._stopping:
+                    raise
+            except Exception as error:
+                # One strange batch must not stop the thread: say so, name its files, go on.
+                log.exception("A batch could not be embedded or stored")
+                reason = f"{type(error).__name__}: {error}. This is a fault in Dragoman; the log says more."
+                for job in jobs:
+                    self._failed(job, FileError(Path(job.path), "Internal error", reason))
+            finally:
+                self._coming.difference_update(batch.hashes)
+
+    def _write(self, batch: _Batch) -> None:
+        rows = batch.vectors.result()
+        vectors = dict(zip(batch.hashes, rows, strict=True))
+        with self._apply:
+            live = [(job, prepared) for job, prepared in batch.work if not job.stale]
+            needed = {chunk.text_hash for _, prepared in live for chunk in prepared.chunks}
+            if self._store.missing(needed) - vectors.keys():
+                # They were to come with the batch before this one, which was given back.
+                raise IndexerError("A batch is done again", "The batch before it could not be stored.")
+            self._store.replace([_update(job, prepared) for job, prepared in live], vectors)
+        with self._state:
+            self._trouble = None
+        for job, _ in batch.work:
+            self._finish(job)
+
+
+def _update(job: _Job, prepared: Prepared) -> FileUpdate:
+    return FileUpdate(
+        path=job.path,
+        root=job.root,
+        size=prepared.size,
+        mtime_ns=prepared.mtime_ns,
+        content=prepared.content,
+        media=prepared.media,
+        code_language=prepared.code_language,
+        title=prepared.title,
+        chunks=tuple(prepared.chunks),
+    )
+
+
+def _put_last(target: queue.Queue[tuple[_Job, Prepared] | None]) -> None:
+    """Put the end mark behind what waits; the reader is alive, so there will be room."""
+    target.put(None)

@@ -1,0 +1,678 @@
+"""The one process that owns the models, the store and the watcher of a library.
+
+Started by the first client that needs it (`indexer.client`), it ends when no client is connected
+and no file waits. Everything that blocks runs in threads; the event loop only moves messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import hmac
+import importlib.metadata
+import json
+import logging
+import logging.handlers
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import msgspec
+
+from indexer import api
+from indexer import settings as settings_module
+from indexer.client import ENDPOINT_FILE
+from indexer.embed.load import bundled_info, load_encoder
+from indexer.embed.thread import EncoderThread
+from indexer.errors import FatalError, IndexerError
+from indexer.pipeline import Pipeline
+from indexer.search import Searcher
+from indexer.settings import Settings, private_folder
+from indexer.store import ModelKey, Store
+from indexer.watch import FileChange, Rules, Watcher
+from indexer.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from indexer.embed import EncoderInfo
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 30.0
+STATUS_EVERY_S = 0.25
+IDLE_SECONDS = 120.0
+SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
+
+
+class Library:
+    """Everything behind the socket, wired together: store, encoder, children, pipeline, watcher."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.settings = settings_module.load(data_dir)
+        self.store = Store(data_dir)
+        self.encoder = EncoderThread(lambda: load_encoder(self.settings))
+        self._watches: dict[str, str] = {}
+        self._rules: dict[str, Rules] = {}
+        self._notices: dict[str, api.Notice] = {}
+        self._pool: WorkerPool | None = None
+        self._pipeline: Pipeline | None = None
+        self._searcher: Searcher | None = None
+        self._watcher: Watcher | None = None
+        self._failure: FatalError | None = None
+        self.stopping = False
+
+    # --- beginning and end --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load what is needed to index and search; takes seconds the first time (model conversion)."""
+        try:
+            self._start(bundled_info())
+        except IndexerError as error:
+            log.exception("The library could not be started")
+            self._failure = FatalError(error.title, error.message)
+            self._notices["start"] = api.Notice(title=error.title, message=error.message)
+
+    def _start(self, info: EncoderInfo) -> None:
+        self.encoder.start()
+        self.store.use_model(ModelKey(key=info.key, dim=info.dim))
+        self._searcher = Searcher(self.store, self.encoder, cosine_floor=info.cosine_floor)
+        workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
+        self._pool = WorkerPool(
+            workers, tokenizer=info.tokenizer, max_tokens=info.max_tokens, settings=self.settings
+        )
+        self._pipeline = Pipeline(
+            self.store, self.encoder, self._pool, rules=self.rules_of, extractors=workers
+        )
+        self._pipeline.paused = self.settings.paused
+        self._watcher = Watcher(self._changed, self._watch_state)
+        self._pipeline.start()
+        for root in self.store.roots():
+            self._open_root(root.path)
+
+    def close(self) -> None:
+        """End in good order; every acknowledged change is already on disk."""
+        self.stopping = True
+        if self._watcher is not None:
+            self._watcher.close()
+        self.encoder.stop()
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        self.store.close()
+
+    # --- folders --------------------------------------------------------------------------------
+
+    def rules_of(self, root: str) -> Rules:
+        """The ignore rules of a folder of the library."""
+        rules = self._rules.get(root)
+        if rules is None:
+            own = (str(self.data_dir), str(settings_module.cache_dir()))
+            rules = self._rules[root] = Rules(Path(root), self.settings, never=own)
+        return rules
+
+    def add_folder(self, path: str) -> None:
+        """Add a folder and begin to index it.
+
+        Raises:
+            IndexerError: There is no such folder, or the library covers it already.
+        """
+        folder = Path(path)
+        if not folder.is_absolute():
+            raise IndexerError(
+                "Not a full path", f"{path}: name the folder from the root of the file system."
+            )
+        if not folder.is_dir():
+            raise IndexerError("No such folder", f"{path} is not a folder that can be read.")
+        folder = folder.resolve()
+        for root in self.store.roots():
+            other = Path(root.path)
+            if folder == other:
+                self.pipeline.rescan(root.path)
+                return
+            if folder.is_relative_to(other):
+                raise IndexerError("Already in the library", f"{folder} is inside {other}.")
+            if other.is_relative_to(folder):
+                raise IndexerError(
+                    "Overlaps a folder of the library",
+                    f"{other} is inside {folder}. Remove {other} first; nothing is embedded twice.",
+                )
+        self.store.add_root(str(folder))
+        self._open_root(str(folder))
+
+    def remove_folder(self, path: str) -> None:
+        """Forget a folder.
+
+        Raises:
+            IndexerError: It is not a folder of the library.
+        """
+        wanted = {path.rstrip("/") or "/", str(Path(path).resolve())}
+        root = next((r.path for r in self.store.roots() if r.path in wanted), None)
+        if root is None:
+            raise IndexerError("Not in the library", f"{path} is not one of the library's folders.")
+        if self._watcher is not None:
+            self._watcher.remove(root)
+        self.pipeline.forget(root)
+        self.store.remove_root(root)
+        self._watches.pop(root, None)
+        self._rules.pop(root, None)
+        self._notices.pop(root, None)
+
+    def _open_root(self, root: str) -> None:
+        self._watches[root] = "starting"
+        if self._watcher is not None:
+            self._watcher.add(root, self.rules_of(root))
+        self.pipeline.rescan(root)
+
+    def _changed(self, changes: list[FileChange]) -> None:
+        try:
+            self.pipeline.submit(changes)
+        except IndexerError:
+            # The change is not lost: the next sweep of the folder sees the same difference.
+            log.exception("Changes could not be taken over")
+            for root in {change.root for change in changes}:
+                self.pipeline.rescan(root)
+
+    def _watch_state(self, root: str, state: str, reason: str) -> None:
+        self._watches[root] = state
+        if state == "live" or not reason:
+            self._notices.pop(root, None)
+        else:
+            self._notices[root] = api.Notice(title=Path(root).name or root, message=reason)
+        if state == "offline":
+            self.pipeline.forget(root)
+            self.store.set_online(root, False)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline.
+
+        Raises:
+            FatalError: The service has not got that far yet, or never will.
+        """
+        if self._pipeline is None:
+            raise self._failure or FatalError(
+                "Still starting", "The model is being prepared. Try again shortly."
+            )
+        return self._pipeline
+
+    @property
+    def searcher(self) -> Searcher:
+        """The searcher; raises like `pipeline`."""
+        if self._searcher is None:
+            raise self._failure or FatalError(
+                "Still starting", "The model is being prepared. Try again shortly."
+            )
+        return self._searcher
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The extraction children; raises like `pipeline`."""
+        if self._pool is None:
+            raise self._failure or FatalError(
+                "Still starting", "The model is being prepared. Try again shortly."
+            )
+        return self._pool
+
+    @property
+    def busy(self) -> bool:
+        """Whether ending now would leave known work undone."""
+        if self._pipeline is None:
+            return self._failure is None
+        return not self._pipeline.idle and not self._pipeline.paused
+
+    # --- what is shown ----------------------------------------------------------------------------
+
+    def status(self, request_id: int) -> api.Status:
+        """The status message."""
+        counts = self.store.counts()
+        notices = [*self._notices.values(), *self.store.notices()]
+        encoder = self.encoder.status
+        if self._pipeline is None:
+            return api.Status(
+                id=request_id,
+                state="starting",
+                files=counts.files,
+                chunks=counts.chunks,
+                waiting=0,
+                done=0,
+                failed=counts.failed,
+                skipped=counts.skipped,
+                files_per_s=0.0,
+                tokens_per_s=0.0,
+                remaining_s=None,
+                current="",
+                encoder=encoder,
+                index=self.store.accelerator,
+                notices=tuple(notices),
+            )
+        progress = self._pipeline.progress()
+        if progress.trouble is not None:
+            notices.append(progress.trouble)
+        state: Any = "watching"
+        if self.stopping:
+            state = "stopping"
+        elif self._pipeline.paused:
+            state = "paused"
+        elif progress.waiting:
+            state = "indexing"
+        elif progress.scanning:
+            state = "scanning"
+        return api.Status(
+            id=request_id,
+            state=state,
+            files=counts.files,
+            chunks=counts.chunks,
+            waiting=progress.waiting,
+            done=progress.done,
+            failed=counts.failed,
+            skipped=counts.skipped,
+            files_per_s=round(progress.files_per_s, 2),
+            tokens_per_s=round(progress.tokens_per_s, 1),
+            remaining_s=None if progress.remaining_s is None else round(progress.remaining_s, 1),
+            current=progress.current,
+            encoder=encoder,
+            index=self.store.accelerator,
+            notices=tuple(notices),
+        )
+
+    def folders(self) -> tuple[api.Folder, ...]:
+        """The folders of the library with their counts."""
+        waiting = self._pipeline.progress().waiting_by_root if self._pipeline is not None else {}
+        return tuple(
+            msgspec.convert(
+                {
+                    "path": root.path,
+                    "online": root.online,
+                    "files": root.files,
+                    "chunks": root.chunks,
+                    "bytes": root.bytes,
+                    "waiting": waiting.get(root.path, 0),
+                    "problems": root.problems,
+                    "watch": self._watches.get(root.path, "starting") if root.online else "offline",
+                },
+                api.Folder,
+            )
+            for root in self.store.roots()
+        )
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume indexing, and remember it."""
+        self.put_settings(msgspec.structs.replace(self.settings, paused=paused))
+
+    def put_settings(self, new: Settings) -> None:
+        """Store settings and follow them; changed ignore rules cause a sweep of every folder."""
+        old, self.settings = self.settings, new
+        settings_module.save(self.data_dir, new)
+        self.pipeline.paused = new.paused
+        self.pool.update(new)
+        if (old.ignore, old.index_hidden, old.max_file_mb) != (new.ignore, new.index_hidden, new.max_file_mb):
+            for root in self.store.roots():
+                self._rules.pop(root.path, None)
+                if self._watcher is not None:
+                    self._watcher.remove(root.path)
+                self._open_root(root.path)
+
+    def preview(self, request: api.GetPreview) -> api.Preview:
+        """A page or the text around a passage, of a file that is in the library.
+
+        Raises:
+            IndexerError: The file is not in the library, or cannot be read now.
+        """
+        if self.store.file(request.path) is None:
+            raise IndexerError("Not in the library", f"{request.path} is not an indexed file.")
+        return self.pool.preview(request)
+
+
+class _Connection:
+    """One client. Requests run as tasks; answers are written whole, one after the other."""
+
+    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._write_lock = asyncio.Lock()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._channels: dict[str, int] = {}
+        self.subscribed = False
+        self.last_status = b""
+
+    async def run(self) -> None:
+        """Serve until the client leaves."""
+        try:
+            if not await self._greet():
+                return
+            while line := await self._reader.readline():
+                try:
+                    request = api.decode_request(line)
+                except ValueError as error:
+                    await self.send(api.Failed(id=0, title="Not understood", message=str(error)))
+                    return
+                self._dispatch(request)
+        except (asyncio.LimitOverrunError, ValueError):
+            with contextlib.suppress(OSError):
+                await self.send(
+                    api.Failed(id=0, title="Message too long", message="The connection is closed.")
+                )
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            log.debug("A client left in the middle of a message")
+        finally:
+            for task in list(self._tasks.values()):
+                task.cancel()
+            self._writer.close()
+
+    async def _greet(self) -> bool:
+        line = await asyncio.wait_for(self._reader.readline(), HELLO_TIMEOUT_S)
+        try:
+            hello = api.decode_request(line)
+        except ValueError:
+            hello = None
+        if not isinstance(hello, api.Hello) or not hmac.compare_digest(
+            hello.key.encode(), self._server.key.encode()
+        ):
+            await self.send(api.Failed(id=0, title="Refused", message="The key does not fit this library."))
+            return False
+        if hello.version != api.PROTOCOL_VERSION:
+            message = (
+                f"The service speaks version {api.PROTOCOL_VERSION}, this program {hello.version}. "
+                "Run `dragoman stop` and start again."
+            )
+            await self.send(api.Failed(id=0, title="Another version is running", message=message))
+            return False
+        await self.send(
+            api.Welcome(version=api.PROTOCOL_VERSION, pid=os.getpid(), release=self._server.release)
+        )
+        return True
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+    async def send(self, message: api.Reply) -> None:
+        """Write one message; a client that does not read for long is given up."""
+        await self.send_line(api.encode(message))
+
+    async def send_line(self, line: bytes) -> None:
+        """Write one encoded message."""
+        async with self._write_lock:
+            self._writer.write(line)
+            await asyncio.wait_for(self._writer.drain(), SEND_TIMEOUT_S)
+
+    def _dispatch(self, request: api.Request) -> None:
+        if isinstance(request, api.Hello):
+            return
+        if isinstance(request, api.Cancel):
+            task = self._tasks.get(request.target)
+            if task is not None:
+                task.cancel()
+            self._begin(request.id, self.send(api.Done(id=request.id)))
+            return
+        if isinstance(request, api.Search) and request.channel:
+            older = self._tasks.get(self._channels.get(request.channel, 0))
+            if older is not None:
+                older.cancel()
+            self._channels[request.channel] = request.id
+        self._begin(request.id, self._answer(request))
+
+    def _begin(self, request_id: int, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks[request_id] = task
+
+        def ended(done: asyncio.Task[None]) -> None:
+            if self._tasks.get(request_id) is done:
+                del self._tasks[request_id]
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.debug("An answer could not be sent: %s", type(error).__name__)
+
+        task.add_done_callback(ended)
+
+    async def _answer(self, request: api.Request) -> None:
+        assert not isinstance(request, api.Hello)
+        try:
+            await self._carry_out(request)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self.send(api.Failed(id=request.id, title="Cancelled", message="It was cancelled."))
+            raise
+        except IndexerError as error:
+            await self.send(api.Failed(id=request.id, title=error.title, message=error.message))
+        except OSError:
+            raise
+        except Exception as error:
+            log.exception("A request of kind %s failed", type(request).__name__)
+            message = f"{type(error).__name__}. This is a fault in Dragoman; its log says more."
+            await self.send(api.Failed(id=request.id, title="Internal error", message=message))
+
+    async def _carry_out(self, request: api.Request) -> None:
+        library = self._server.library
+        run = asyncio.to_thread
+        match request:
+            case api.Search():
+                await self._server.started.wait()
+                async for result in library.searcher.search(request):
+                    await self.send(result)
+            case api.GetStatus(id=i):
+                await self.send(await run(library.status, i))
+            case api.Subscribe(id=i):
+                await self.send(await run(library.status, i))
+                self.subscribed = True
+            case api.ListFolders(id=i):
+                await self.send(api.Folders(id=i, folders=await run(library.folders)))
+            case api.ListProblems(id=i, kind=kind, limit=limit, offset=offset):
+                problems, total = await run(
+                    lambda: library.store.problems(kind=kind, limit=limit, offset=offset)
+                )
+                await self.send(api.Problems(id=i, problems=tuple(problems), total=total))
+            case api.GetSettings(id=i):
+                await self.send(api.SettingsReply(id=i, settings=library.settings))
+            case api.GetPreview():
+                await self._server.started.wait()
+                preview = await run(library.preview, request)
+                await self.send(msgspec.structs.replace(preview, id=request.id))
+            case api.AddFolder(id=i, path=path):
+                await self._do(i, lambda: library.add_folder(path))
+            case api.RemoveFolder(id=i, path=path):
+                await self._do(i, lambda: library.remove_folder(path))
+            case api.Retry(id=i, paths=paths):
+                await self._do(i, lambda: library.pipeline.retry(paths))
+            case api.SetPaused(id=i, paused=paused):
+                await self._do(i, lambda: library.set_paused(paused))
+            case api.PutSettings(id=i, settings=new):
+                await self._do(i, lambda: library.put_settings(new))
+            case api.Stop(id=i):
+                await self.send(api.Done(id=i))
+                self._server.stop()
+
+    async def _do(self, request_id: int, action: Callable[[], None]) -> None:
+        await self._server.started.wait()
+        await asyncio.to_thread(action)
+        await self.send(api.Done(id=request_id))
+
+
+class Server:
+    """The socket and the life of the process."""
+
+    def __init__(self, library: Library, *, idle_seconds: float) -> None:
+        self.library = library
+        self.key = secrets.token_urlsafe(32)
+        self.release = importlib.metadata.version("dragoman")
+        self.started = asyncio.Event()
+        self._idle_seconds = idle_seconds
+        self._connections: set[_Connection] = set()
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self._stop.set()
+
+    async def run(self, on_listening: Callable[[], None]) -> None:
+        """Listen, start the library beside, and serve until told to stop or until nobody needs it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        address, folder = _socket_place(self.library.data_dir)
+        old_mask = os.umask(0o177)
+        try:
+            listener = await asyncio.start_unix_server(self._serve, address, limit=api.MAX_REQUEST_BYTES)
+        finally:
+            os.umask(old_mask)
+        endpoint = self.library.data_dir / ENDPOINT_FILE
+        _write_private(endpoint, json.dumps({"address": address, "key": self.key, "pid": os.getpid()}))
+        on_listening()
+        start = asyncio.create_task(self._start_library())
+        beside = [asyncio.create_task(self._push_statuses()), asyncio.create_task(self._end_when_unneeded())]
+        try:
+            await self._stop.wait()
+        finally:
+            for task in beside:
+                task.cancel()
+            listener.close()
+            endpoint.unlink(missing_ok=True)
+            Path(address).unlink(missing_ok=True)
+            await start
+            await asyncio.to_thread(self.library.close)
+            # Clients that wait for the end see it only now, when the library is free again.
+            for connection in list(self._connections):
+                connection.close()
+            if folder is not None:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    async def _start_library(self) -> None:
+        try:
+            await asyncio.to_thread(self.library.start)
+        finally:
+            self.started.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(self, reader, writer)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def _push_statuses(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_EVERY_S)
+            listeners = [c for c in self._connections if c.subscribed]
+            if not listeners:
+                continue
+            line = api.encode(await asyncio.to_thread(self.library.status, 0))
+            for connection in listeners:
+                if connection.last_status != line:
+                    connection.last_status = line
+                    with contextlib.suppress(OSError, TimeoutError):
+                        await connection.send_line(line)
+
+    async def _end_when_unneeded(self) -> None:
+        since = time.monotonic()
+        while True:
+            await asyncio.sleep(min(1.0, self._idle_seconds / 4))
+            if self._connections or self.library.busy:
+                since = time.monotonic()
+            elif time.monotonic() - since > self._idle_seconds:
+                log.info("Nobody needs the service any more")
+                self._stop.set()
+
+
+def _socket_place(data_dir: Path) -> tuple[str, Path | None]:
+    """A socket path short enough for the system, and the folder made for it, if any."""
+    inside = data_dir / "service.sock"
+    if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
+        inside.unlink(missing_ok=True)
+        return str(inside), None
+    folder = Path(tempfile.mkdtemp(prefix="dragoman-"))
+    return str(folder / "s"), folder
+
+
+def _write_private(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    new.replace(path)
+
+
+def _set_up_log(data_dir: Path) -> None:
+    folder = private_folder(data_dir / "logs")
+    handler = logging.handlers.RotatingFileHandler(
+        folder / "service.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8"
+    )
+    logging.basicConfig(
+        level=logging.DEBUG if os.environ.get("DRAGOMAN_DEBUG") else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[handler],
+        force=True,
+    )
+    logging.captureWarnings(True)
+
+
+def _take_stdout(data_dir: Path) -> TextIO:
+    """Point fd 1 and 2 at the log, so that a library's print harms nothing; return the old fd 1."""
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    target = os.open(data_dir / "logs" / "service.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    return report
+
+
+def _lock(data_dir: Path) -> TextIO | None:
+    """The open lock file that makes this process the library's only service, or None."""
+    file = (data_dir / "service.lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the service of one library until nobody needs it.
+
+    The first line on standard output tells the starter how it went: ``{"ready": pid}`` or
+    ``{"title": ..., "message": ...}``.
+    """
+    parser = argparse.ArgumentParser(prog="dragoman-service", description=main.__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
+    options = parser.parse_args(argv)
+    os.umask(0o077)
+    data_dir: Path = options.data_dir.resolve()
+    private_folder(data_dir)
+    _set_up_log(data_dir)
+    report = _take_stdout(data_dir)
+
+    def tell(answer: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            report.write(json.dumps(answer) + "\n")
+            report.close()
+
+    lock = _lock(data_dir)
+    if lock is None:
+        # Another client started it in the same moment; the starter waits for that one.
+        tell({"other": True})
+        return 0
+    try:
+        library = Library(data_dir)
+    except IndexerError as error:
+        log.warning("%s", error.title)
+        tell({"title": error.title, "message": error.message})
+        return 1
+    log.info("Service %s begins", os.getpid())
+    asyncio.run(Server(library, idle_seconds=options.idle_seconds).run(lambda: tell({"ready": os.getpid()})))
+    log.info("Service %s has ended", os.getpid())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
