@@ -455,9 +455,33 @@ _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _reply_decoder: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 
 
+# A file name that is not UTF-8 holds lone surrogates in Python, which JSON in UTF-8 cannot carry.
+# They travel as private-use characters, one for each byte, and are turned back by `local_path`.
+_TO_WIRE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_FROM_WIRE = {wire: local for local, wire in _TO_WIRE.items()}
+
+
 def encode(message: Request | Reply) -> bytes:
     """One message as one line of JSON, newline included."""
-    return _encoder.encode(message) + b"\n"
+    try:
+        return _encoder.encode(message) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_wire(msgspec.to_builtins(message, builtin_types=(bytes,)))) + b"\n"
+
+
+def local_path(path: str) -> str:
+    """A path out of a message, as this system's file functions want it."""
+    return path.translate(_FROM_WIRE)
+
+
+def _wire(value: object) -> object:
+    if isinstance(value, str):
+        return value.translate(_TO_WIRE).encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list | tuple):
+        return [_wire(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _wire(item) for key, item in value.items()}
+    return value
 
 
 def decode_request(line: bytes) -> Request:

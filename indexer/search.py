@@ -84,7 +84,9 @@ class Searcher:
         passages = min(max(request.passages, 1), MAX_PASSAGES)
         wanted = limit * CHUNKS_PER_FILE
         while True:
-            candidates = self._store.nearest(query, wanted, below=request.folders)
+            candidates = self._store.nearest(
+                query, wanted, below=[api.local_path(path) for path in request.folders]
+            )
             chunks = self._store.chunks([candidate.chunk for candidate in candidates])
             grouped = _by_file(candidates, chunks)
             if len(grouped) >= limit or len(candidates) < wanted or wanted >= MAX_CANDIDATES:

@@ -326,9 +326,10 @@ class Library:
         Raises:
             IndexerError: The file is not in the library, or cannot be read now.
         """
-        if self.store.file(request.path) is None:
-            raise IndexerError("Not in the library", f"{request.path} is not an indexed file.")
-        return self.pool.preview(request)
+        path = api.local_path(request.path)
+        if self.store.file(path) is None:
+            raise IndexerError("Not in the library", f"{path} is not an indexed file.")
+        return self.pool.preview(msgspec.structs.replace(request, path=path))
 
 
 class _Connection:
@@ -477,11 +478,11 @@ class _Connection:
                 preview = await run(library.preview, request)
                 await self.send(msgspec.structs.replace(preview, id=request.id))
             case api.AddFolder(id=i, path=path):
-                await self._do(i, lambda: library.add_folder(path))
+                await self._do(i, lambda: library.add_folder(api.local_path(path)))
             case api.RemoveFolder(id=i, path=path):
-                await self._do(i, lambda: library.remove_folder(path))
+                await self._do(i, lambda: library.remove_folder(api.local_path(path)))
             case api.Retry(id=i, paths=paths):
-                await self._do(i, lambda: library.pipeline.retry(paths))
+                await self._do(i, lambda: library.pipeline.retry([api.local_path(path) for path in paths]))
             case api.SetPaused(id=i, paused=paused):
                 await self._do(i, lambda: library.set_paused(paused))
             case api.PutSettings(id=i, settings=new):
