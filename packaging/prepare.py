@@ -214,7 +214,7 @@ def environment(target: str) -> None:
     product = f".[{extras}]" if extras else "."
     say(f"Installing dragoman ({product}) and what it needs, several hundred MB the first time")
     STAMP.unlink(missing_ok=True)
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    quiet = [] if sys.stdout.isatty() else ["-qq"]
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", *quiet]
     if subprocess.run([*pip, "-c", "constraints.txt", "-e", product], cwd=ROOT, check=False).returncode:
         stop("pip could not install what dragoman needs; its messages are above.")
