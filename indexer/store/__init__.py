@@ -1,0 +1,23 @@
+"""What is indexed: files, their chunks and vectors, and the search for the nearest of them."""
+
+from indexer.store.store import Store
+from indexer.store.types import (
+    Candidate,
+    Counts,
+    FileState,
+    FileUpdate,
+    ModelKey,
+    RootState,
+    StoredChunk,
+)
+
+__all__ = [
+    "Candidate",
+    "Counts",
+    "FileState",
+    "FileUpdate",
+    "ModelKey",
+    "RootState",
+    "Store",
+    "StoredChunk",
+]

@@ -1,0 +1,1083 @@
+"""The catalog: one SQLite database that is the truth about files, chunks and vectors.
+
+Vectors belong to texts, not to chunks: `texts` has one row for every distinct text that was ever
+embedded (by hash), and its id is the row of the exact matrix and the id in Chroma. So a copy, a
+move or an edit that leaves a passage alone touches no index at all, and a vector never changes
+under its id. A text that no chunk uses any more is kept for a while (a move may arrive as a
+deletion and a creation), then its id goes to `free_texts` and is given to the next new text, which
+overwrites the old vector in place: neither the matrix nor Chroma grows with churn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import apsw
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from indexer import api
+from indexer.document import Chunk
+from indexer.errors import FatalError, FileError, IndexerError
+from indexer.store.types import Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
+
+log = logging.getLogger(__name__)
+
+Vector = npt.NDArray[np.float32]
+
+CATALOG_FILE = "catalog.sqlite"
+LOCK_FILE = "store.lock"
+KEEP_UNUSED_S = 3600.0
+_TEXT_BITS = 32
+_PAGE = 1000
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE roots(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        path BLOB NOT NULL UNIQUE,
+        online INTEGER NOT NULL DEFAULT 1
+    );
+    CREATE TABLE files(
+        id INTEGER PRIMARY KEY,
+        path BLOB NOT NULL UNIQUE,
+        root INTEGER NOT NULL REFERENCES roots(id),
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        content BLOB NOT NULL,
+        status TEXT NOT NULL CHECK(status IN ('indexed', 'failed', 'skipped')),
+        media TEXT,
+        code_language TEXT,
+        title TEXT NOT NULL DEFAULT '',
+        chunks INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX files_by_root ON files(root, status, size, chunks);
+    CREATE INDEX files_by_content ON files(content) WHERE status = 'indexed';
+    CREATE TABLE problems(
+        file INTEGER PRIMARY KEY REFERENCES files(id) ON DELETE CASCADE,
+        kind TEXT NOT NULL CHECK(kind IN ('failed', 'skipped')),
+        title TEXT NOT NULL,
+        message TEXT NOT NULL,
+        at REAL NOT NULL
+    );
+    CREATE INDEX problems_by_time ON problems(at);
+    CREATE TABLE texts(
+        id INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL UNIQUE,
+        unused_since REAL
+    );
+    CREATE INDEX texts_unused ON texts(unused_since) WHERE unused_since IS NOT NULL;
+    CREATE TABLE free_texts(id INTEGER PRIMARY KEY);
+    CREATE TABLE chunks(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        file INTEGER NOT NULL REFERENCES files(id) ON DELETE CASCADE,
+        slot INTEGER NOT NULL,
+        text_id INTEGER NOT NULL REFERENCES texts(id),
+        start INTEGER NOT NULL,
+        end INTEGER NOT NULL,
+        lang TEXT NOT NULL,
+        locator TEXT NOT NULL,
+        context TEXT NOT NULL,
+        text TEXT NOT NULL
+    );
+    CREATE INDEX chunks_by_file ON chunks(file, slot);
+    CREATE INDEX chunks_by_text ON chunks(text_id);
+    CREATE TABLE models(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL);
+    -- key: model << 32 | text; data: float16, little endian, as the encoder gave it
+    CREATE TABLE vectors(key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE indexes(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        model INTEGER NOT NULL REFERENCES models(id),
+        generation INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK(state IN ('building', 'active')),
+        clean INTEGER NOT NULL DEFAULT 1,
+        UNIQUE(model, generation)
+    );
+    CREATE TABLE outbox(
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+        text_id INTEGER NOT NULL,
+        UNIQUE(index_id, text_id)
+    );
+    """,
+)
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+_TEXT_MASK = (1 << _TEXT_BITS) - 1
+_QUESTIONS = (
+    (
+        "chunks whose text is unknown",
+        "SELECT count(*) FROM chunks WHERE text_id NOT IN (SELECT id FROM texts)",
+    ),
+    ("chunks of no file", "SELECT count(*) FROM chunks WHERE file NOT IN (SELECT id FROM files)"),
+    (
+        "chunks of files that are not indexed",
+        "SELECT count(*) FROM chunks JOIN files ON files.id = file WHERE status != 'indexed'",
+    ),
+    (
+        "files with gaps or doubles in their chunks",
+        "SELECT count(*) FROM (SELECT files.chunks AS stated, count(DISTINCT slot) AS slots,"
+        " count(slot) AS rows, coalesce(max(slot) + 1, 0) AS top"
+        " FROM files LEFT JOIN chunks ON chunks.file = files.id GROUP BY files.id)"
+        " WHERE stated != slots OR stated != rows OR stated != top",
+    ),
+    (
+        "problems of indexed files",
+        "SELECT count(*) FROM problems JOIN files ON files.id = file WHERE status != kind",
+    ),
+    (
+        "problem files without a reason",
+        "SELECT count(*) FROM files WHERE status != 'indexed' AND id NOT IN (SELECT file FROM problems)",
+    ),
+    (
+        "texts wrongly marked as used or unused",
+        "SELECT count(*) FROM texts"
+        " WHERE (unused_since IS NULL) != EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)",
+    ),
+    ("texts that are free and taken", "SELECT count(*) FROM texts WHERE id IN (SELECT id FROM free_texts)"),
+    (
+        "vectors of no text",
+        f"SELECT count(*) FROM vectors WHERE key & {_TEXT_MASK} NOT IN (SELECT id FROM texts)",
+    ),
+    (
+        "vectors of the wrong length",
+        "SELECT count(*) FROM vectors LEFT JOIN models ON models.id = vectors.key >> 32"
+        " WHERE length(data) IS NOT 2 * dim",
+    ),
+    (
+        "outbox entries without a vector",
+        "SELECT count(*) FROM outbox JOIN indexes ON indexes.id = index_id"
+        " WHERE (model << 32 | text_id) NOT IN (SELECT key FROM vectors)",
+    ),
+)
+
+_locator_decoder = msgspec.json.Decoder(api.Locator)
+
+
+class Database(apsw.Connection):
+    """A connection whose answers come as lists of rows."""
+
+    def ask(self, query: str, args: Sequence[Any] = ()) -> list[Any]:
+        """All rows of one query."""
+        return self.execute(query, args).fetchall()
+
+
+class Change:
+    """What a write transaction means for the indexes; handed to the hooks around the commit.
+
+    Attributes:
+        vectors: New vectors of the active model by text id, float16.
+        live: Texts that a chunk uses from this commit on.
+        dead: Texts that no chunk uses any more.
+        freed: Texts that are gone altogether.
+        queued: Whether the outbox grew.
+    """
+
+    def __init__(self) -> None:
+        self.vectors: dict[int, npt.NDArray[np.float16]] = {}
+        self.live: list[int] = []
+        self.dead: list[int] = []
+        self.freed: list[int] = []
+        self.queued = False
+
+
+class Index(msgspec.Struct, frozen=True):
+    """One generation of a model's Chroma index."""
+
+    id: int
+    generation: int
+    state: Literal["building", "active"]
+    clean: bool
+
+
+class Catalog:
+    """The database, its one writer and its pool of readers. Every method may be called from any thread."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._file = data_dir / CATALOG_FILE
+        self.model: ModelKey | None = None
+        self.model_id = 0
+        self.before_commit: Callable[[Change], None] = lambda _: None
+        self.after_commit: Callable[[Change], None] = lambda _: None
+        self._lock = threading.RLock()
+        self._change: Change | None = None
+        self._pool_lock = threading.Condition()
+        self._idle: list[Database] = []
+        self._reading = 0
+        self._closed = False
+        self._counts: Counts | None = None
+        self._roots: list[RootState] | None = None
+        self._version = 0
+        self._owner = _take_lock(data_dir / LOCK_FILE)
+        try:
+            with _errors():
+                self._writer = self._open_writer()
+        except BaseException:
+            self._owner.close()
+            raise
+
+    # --- opening and closing ---------------------------------------------------------------
+
+    def _open_writer(self) -> Database:
+        try:
+            db = Database(str(self._file))
+            db.set_busy_timeout(5000)
+            for name in (self._file.name, self._file.name + "-wal", self._file.name + "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    (self._file.parent / name).chmod(0o600)
+            found = cast(int, db.pragma("user_version"))
+            if found > SCHEMA_VERSION:
+                db.close()
+                raise FatalError(
+                    "The library was made by a newer Dragoman",
+                    f"{self._file} has version {found}, this program knows up to {SCHEMA_VERSION}. "
+                    "Upgrade Dragoman, or choose another data folder.",
+                )
+            db.pragma("journal_mode", "wal")
+            db.pragma("synchronous", "full")
+            db.pragma("foreign_keys", True)
+            db.pragma("temp_store", "memory")
+            db.pragma("cache_size", -32000)
+            db.pragma("journal_size_limit", 64 << 20)
+            for version in range(found, SCHEMA_VERSION):
+                with db:
+                    db.execute(_MIGRATIONS[version])
+                    if version == 0:
+                        identity = [("identity", secrets.token_hex(8)), ("clean", 1)]
+                        db.executemany("INSERT INTO meta VALUES(?, ?)", identity)
+                    db.pragma("user_version", version + 1)
+            db.execute("CREATE TEMP TABLE touched(id INTEGER PRIMARY KEY)")
+            rows = dict(db.ask("SELECT key, value FROM meta"))
+            self.identity = str(rows["identity"])
+            self.was_clean = bool(rows["clean"])
+            if self.was_clean:
+                db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+        except (apsw.NotADBError, apsw.CorruptError, KeyError) as error:
+            raise FatalError(
+                "The catalog is damaged",
+                f"{self._file} cannot be read ({error}). Move it away; your folders will be indexed again.",
+            ) from error
+        return db
+
+    def close(self) -> None:
+        """Write the clean mark and let go of the files. Waits for readers; later calls do nothing."""
+        with self._lock, self._pool_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._pool_lock.wait_for(lambda: self._reading == 0, timeout=30)
+            for db in self._idle:
+                db.close()
+            self._idle.clear()
+            try:
+                with _errors():
+                    self._writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+            finally:
+                self._writer.close()
+                self._owner.close()
+
+    # --- transactions ----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Database]:
+        """A connection that sees one committed state of the catalog until the block ends."""
+        with self._pool_lock:
+            if self._closed:
+                raise FatalError("The library is closed", "The service is ending; start it again.")
+            self._reading += 1
+            db = self._idle.pop() if self._idle else None
+        try:
+            with _errors():
+                if db is None:
+                    db = Database(str(self._file), flags=apsw.SQLITE_OPEN_READWRITE)
+                    db.set_busy_timeout(5000)
+                    db.pragma("query_only", True)
+                    db.pragma("temp_store", "memory")
+                    db.pragma("cache_size", -8000)
+                db.execute("BEGIN")
+                db.ask("SELECT count(*) FROM meta")  # takes the snapshot now, not later
+                try:
+                    yield db
+                finally:
+                    db.execute("ROLLBACK")
+        except BaseException:
+            if db is not None:
+                db.close()
+                db = None
+            raise
+        finally:
+            with self._pool_lock:
+                self._reading -= 1
+                if db is not None:
+                    if self._closed or len(self._idle) >= 8:
+                        db.close()
+                    else:
+                        self._idle.append(db)
+                self._pool_lock.notify_all()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[tuple[Database, Change]]:
+        """The one write transaction: all of the block becomes visible and durable at its end, or nothing.
+
+        Raises:
+            IndexerError: The disk is full, or the catalog cannot be written; nothing was changed.
+            FatalError: The catalog is damaged or closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise FatalError("The library is closed", "The service is ending; start it again.")
+            if self._change is not None:
+                raise RuntimeError("write transactions do not nest")
+            db, change = self._writer, Change()
+            self._change = change
+            try:
+                with _errors():
+                    db.execute("BEGIN IMMEDIATE")
+                    try:
+                        yield db, change
+                        self._settle(db, change)
+                        self.before_commit(change)
+                        db.execute("COMMIT")
+                    except BaseException:
+                        if db.in_transaction:
+                            db.execute("ROLLBACK")
+                        raise
+            finally:
+                self._change = None
+                self._version += 1
+                self._counts = self._roots = None
+            self.after_commit(change)
+
+    @staticmethod
+    def _settle(db: Database, change: Change) -> None:
+        """Note which of the touched texts came into use and which fell out of it."""
+        used = "EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)"
+        dead = db.ask(
+            "UPDATE texts SET unused_since = ? WHERE id IN (SELECT id FROM touched)"
+            f" AND unused_since IS NULL AND NOT {used} RETURNING id",
+            (time.time(),),
+        )
+        change.dead = [row[0] for row in dead]
+        live = db.ask(
+            "UPDATE texts SET unused_since = NULL WHERE id IN (SELECT id FROM touched)"
+            f" AND unused_since IS NOT NULL AND {used} RETURNING id"
+        )
+        change.live = [row[0] for row in live]
+        db.execute("DELETE FROM touched")
+
+    # --- models, vectors, outbox -----------------------------------------------------------
+
+    def use_model(self, model: ModelKey) -> None:
+        """Make `model` the one that vectors are read and written for.
+
+        Raises:
+            FatalError: The same key was used with another dimension.
+        """
+        with self.write() as (db, _):
+            db.execute("INSERT OR IGNORE INTO models(key, dim) VALUES(?, ?)", (model.key, model.dim))
+            number, dim = db.ask("SELECT id, dim FROM models WHERE key = ?", (model.key,))[0]
+            if dim != model.dim:
+                raise FatalError(
+                    "The embedding model changed under its name",
+                    f"{model.key} gave {dim} dimensions before and gives {model.dim} now.",
+                )
+            self.model, self.model_id = model, number
+
+    def _key(self, text_id: int) -> int:
+        return self.model_id << _TEXT_BITS | text_id
+
+    def missing(self, hashes: Collection[bytes]) -> set[bytes]:
+        """Those of the text hashes that have no vector of the active model."""
+        with self.read() as db:
+            return {h for h in hashes if not self._has_vector(db, h)}
+
+    def _has_vector(self, db: Database, text_hash: bytes) -> bool:
+        row = db.ask("SELECT id FROM texts WHERE hash = ?", (text_hash,))
+        return bool(row) and self._known_vector(db, row[0][0])
+
+    def _known_vector(self, db: Database, text_id: int) -> bool:
+        return bool(db.ask("SELECT 1 FROM vectors WHERE key = ?", (self._key(text_id),)))
+
+    def _text(self, db: Database, text_hash: bytes, vectors: Mapping[bytes, Vector]) -> int:
+        """The id of a text, which gets its vector if it has none yet."""
+        row = db.ask("SELECT id FROM texts WHERE hash = ?", (text_hash,))
+        if row:
+            text_id = int(row[0][0])
+        else:
+            free = db.ask("SELECT min(id) FROM free_texts")[0][0]
+            if free is not None:
+                db.execute("DELETE FROM free_texts WHERE id = ?", (free,))
+            text_id = int(
+                db.ask(
+                    "INSERT INTO texts(id, hash, unused_since) VALUES(?, ?, ?) RETURNING id",
+                    (free, text_hash, time.time()),
+                )[0][0]
+            )
+        if self.model is not None and not (row and self._known_vector(db, text_id)):
+            vector = vectors.get(text_hash)
+            if vector is None:
+                raise ValueError(f"no vector for the text with hash {text_hash.hex()}")
+            if vector.shape != (self.model.dim,):
+                raise ValueError(f"a vector of shape {vector.shape}, expected ({self.model.dim},)")
+            half = np.asarray(vector, dtype="<f2")
+            if not np.isfinite(half).all() or not half.any():
+                raise ValueError("a vector that is zero or not finite")
+            db.execute("INSERT INTO vectors VALUES(?, ?)", (self._key(text_id), half.tobytes()))
+            db.execute(
+                "INSERT OR REPLACE INTO outbox(index_id, text_id) SELECT id, ? FROM indexes WHERE model = ?",
+                (text_id, self.model_id),
+            )
+            change = self._change
+            assert change is not None  # only ever called inside write()
+            change.vectors[text_id] = half
+            change.queued = True
+        db.execute("INSERT OR IGNORE INTO touched VALUES(?)", (text_id,))
+        return text_id
+
+    def vectors(self, db: Database, text_ids: Sequence[int]) -> tuple[list[int], Vector]:
+        """Those of `text_ids` that have a vector, and their vectors, float32 (n, dim), unit length."""
+        assert self.model is not None
+        found: list[int] = []
+        data: list[bytes] = []
+        for text_id in text_ids:
+            row = db.ask("SELECT data FROM vectors WHERE key = ?", (self._key(text_id),))
+            if row:
+                found.append(text_id)
+                data.append(row[0][0])
+        return found, unit_rows(b"".join(data), self.model.dim)
+
+    def all_vectors(self, db: Database, block: int = 4096) -> Iterator[tuple[list[int], Vector]]:
+        """All vectors of the active model in blocks, in order of text id."""
+        assert self.model is not None
+        cursor: Iterator[Any] = db.execute(
+            "SELECT key, data FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key",
+            (self._key(0), self._key(_TEXT_MASK)),
+        )
+        while rows := list(itertools.islice(cursor, block)):
+            ids = [row[0] & (_TEXT_MASK) for row in rows]
+            yield ids, unit_rows(b"".join(row[1] for row in rows), self.model.dim)
+
+    def live_texts(self, db: Database) -> npt.NDArray[np.int64]:
+        """Ids of all texts that some chunk uses."""
+        rows = db.ask("SELECT id FROM texts WHERE unused_since IS NULL")
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+    def collect(self, older_than_s: float = KEEP_UNUSED_S, limit: int = 5000) -> int:
+        """Forget texts that no chunk has used for a while; returns how many."""
+        with self.write() as (db, change):
+            rows = db.ask(
+                "SELECT id FROM texts WHERE unused_since <= ? LIMIT ?", (time.time() - older_than_s, limit)
+            )
+            models = [row[0] for row in db.ask("SELECT id FROM models")]
+            change.freed = [row[0] for row in rows]
+            db.executemany(
+                "DELETE FROM vectors WHERE key = ?",
+                ((m << _TEXT_BITS | t,) for m in models for t in change.freed),
+            )
+            for statement in (
+                "DELETE FROM outbox WHERE index_id IN (SELECT id FROM indexes) AND text_id = ?",
+                "DELETE FROM texts WHERE id = ?",
+                "INSERT INTO free_texts VALUES(?)",
+            ):
+                db.executemany(statement, ((t,) for t in change.freed))
+        return len(rows)
+
+    # --- index generations -----------------------------------------------------------------
+
+    def index(self) -> Index | None:
+        """The current generation of the active model's Chroma index."""
+        with self.read() as db:
+            rows = db.ask(
+                "SELECT id, generation, state, clean FROM indexes WHERE model = ?"
+                " ORDER BY generation DESC LIMIT 1",
+                (self.model_id,),
+            )
+        return Index(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3])) if rows else None
+
+    def new_index(self) -> Index:
+        """Begin a new generation: everything is in its outbox, and the older generations are forgotten."""
+        with self.write() as (db, _):
+            last = db.ask("SELECT max(generation) FROM indexes WHERE model = ?", (self.model_id,))
+            generation = (last[0][0] or 0) + 1
+            db.execute("DELETE FROM indexes WHERE model = ?", (self.model_id,))
+            db.execute(
+                "INSERT INTO indexes(model, generation, state) VALUES(?, ?, 'building')",
+                (self.model_id, generation),
+            )
+            number = db.last_insert_rowid()
+            db.execute(
+                "INSERT INTO outbox(index_id, text_id) SELECT ?, key & ? FROM vectors"
+                " WHERE key BETWEEN ? AND ? ORDER BY key",
+                (number, _TEXT_MASK, self._key(0), self._key(_TEXT_MASK)),
+            )
+        return Index(number, generation, "building", True)
+
+    def set_index(self, index: Index, *, active: bool | None = None, clean: bool | None = None) -> None:
+        """Flip a generation to active, or note whether its folder is in use (not clean) or at rest."""
+        with self.write() as (db, _):
+            if active:
+                db.execute("UPDATE indexes SET state = 'active' WHERE id = ?", (index.id,))
+            if clean is not None:
+                db.execute("UPDATE indexes SET clean = ? WHERE id = ?", (clean, index.id))
+
+    def generations(self) -> list[tuple[str, int]]:
+        """Model key and generation of every index that the catalog knows."""
+        with self.read() as db:
+            query = "SELECT key, generation FROM indexes JOIN models ON models.id = model"
+            return [(row[0], row[1]) for row in db.ask(query)]
+
+    def outbox_batch(self, index: Index, limit: int) -> tuple[list[int], list[int], Vector]:
+        """The oldest `limit` entries: sequence numbers, text ids, vectors (n, dim) unit float32."""
+        with self.read() as db:
+            rows = db.ask(
+                "SELECT seq, text_id FROM outbox WHERE index_id = ? ORDER BY seq LIMIT ?", (index.id, limit)
+            )
+            found, vectors = self.vectors(db, [row[1] for row in rows])
+        return [row[0] for row in rows], found, vectors
+
+    def outbox_done(self, sequence: Sequence[int]) -> None:
+        """Chroma has these entries. One that was queued again meanwhile has a new number and stays."""
+        with self.write() as (db, _):
+            db.executemany("DELETE FROM outbox WHERE seq = ?", ((s,) for s in sequence))
+
+    def outbox_add(self, index: Index, text_ids: Collection[int]) -> None:
+        """Queue texts once more, those that still have a vector."""
+        with self.write() as (db, change):
+            db.executemany(
+                "INSERT OR REPLACE INTO outbox(index_id, text_id)"
+                " SELECT ?, ? WHERE EXISTS(SELECT 1 FROM vectors WHERE key = ?)",
+                ((index.id, t, self._key(t)) for t in text_ids),
+            )
+            change.queued = True
+
+    @staticmethod
+    def outbox_ids(db: Database, index: Index, limit: int) -> list[int]:
+        """At most `limit` of the texts that Chroma does not have yet."""
+        rows = db.ask("SELECT text_id FROM outbox WHERE index_id = ? LIMIT ?", (index.id, limit))
+        return [row[0] for row in rows]
+
+    def outbox_size(self, index: Index) -> int:
+        """How many texts Chroma does not have yet."""
+        with self.read() as db:
+            query = "SELECT count(*) FROM outbox WHERE index_id = ?"
+            return int(db.ask(query, (index.id,))[0][0])
+
+    # --- roots -----------------------------------------------------------------------------
+
+    def add_root(self, path: str) -> None:
+        """Add a folder; one that is there already stays as it is."""
+        with self.write() as (db, _):
+            db.execute("INSERT OR IGNORE INTO roots(path) VALUES(?)", (os.fsencode(path),))
+
+    def remove_root(self, path: str) -> None:
+        """Forget a folder and all files that were indexed for it."""
+        with self.write() as (db, _):
+            root = self._root(db, path)
+            if root is not None:
+                self._remove(db, "root = ?", (root,))
+                db.execute("DELETE FROM roots WHERE id = ?", (root,))
+
+    def set_online(self, path: str, online: bool) -> None:
+        """Note whether a folder is there now."""
+        with self.write() as (db, _):
+            db.execute("UPDATE roots SET online = ? WHERE path = ?", (online, os.fsencode(path)))
+
+    def roots(self) -> list[RootState]:
+        """All folders with their counts, in order of path."""
+        cached, version = self._roots, self._version
+        if cached is not None:
+            return list(cached)
+        with self.read() as db:
+            rows = db.ask(
+                "SELECT roots.path, online, total(status = 'indexed'), total(chunks),"
+                " total(CASE WHEN status = 'indexed' THEN size END),"
+                " total(status != 'indexed') FROM roots LEFT JOIN files ON files.root = roots.id"
+                " GROUP BY roots.id ORDER BY roots.path"
+            )
+        states = [
+            RootState(os.fsdecode(path), bool(online), int(files), int(chunks), int(size), int(problems))
+            for path, online, files, chunks, size, problems in rows
+        ]
+        with self._lock:
+            if version == self._version:
+                self._roots = states
+        return list(states)
+
+    @staticmethod
+    def _root(db: Database, path: str) -> int | None:
+        rows = db.ask("SELECT id FROM roots WHERE path = ?", (os.fsencode(path),))
+        return int(rows[0][0]) if rows else None
+
+    def counts(self) -> Counts:
+        """Totals over all folders."""
+        cached, version = self._counts, self._version
+        if cached is not None:
+            return cached
+        with self.read() as db:
+            rows = db.ask("SELECT status, count(*), sum(chunks) FROM files GROUP BY status")
+        by = {status: (int(number), int(chunks)) for status, number, chunks in rows}
+        counts = Counts(
+            files=by.get("indexed", (0, 0))[0],
+            chunks=by.get("indexed", (0, 0))[1],
+            failed=by.get("failed", (0, 0))[0],
+            skipped=by.get("skipped", (0, 0))[0],
+        )
+        with self._lock:
+            if version == self._version:
+                self._counts = counts
+        return counts
+
+    # --- files: reading --------------------------------------------------------------------
+
+    _STATE = (
+        "SELECT files.path, roots.path, size, mtime_ns, content, status"
+        " FROM files JOIN roots ON roots.id = files.root"
+    )
+
+    def files(self, root: str) -> Iterator[FileState]:
+        """All files of one folder in byte order of path, a page at a time, so that no snapshot is held."""
+        low, high = _range(root)
+        where, start = "files.path = ? OR files.path >= ? AND files.path < ?", (os.fsencode(root), low, high)
+        with self.read() as db:
+            number = self._root(db, root)
+        query = f"{self._STATE} WHERE files.root = ? AND ({{}}) ORDER BY files.path LIMIT ?"
+        while True:
+            with self.read() as db:
+                rows = db.ask(query.format(where), (number, *start, _PAGE))
+            yield from map(_file_state, rows)
+            if len(rows) < _PAGE:
+                return
+            where, start = "files.path > ? AND files.path >= ? AND files.path < ?", (rows[-1][0], low, high)
+
+    def file(self, path: str) -> FileState | None:
+        """What is known of one file."""
+        with self.read() as db:
+            rows = db.ask(f"{self._STATE} WHERE files.path = ?", (os.fsencode(path),))
+        return _file_state(rows[0]) if rows else None
+
+    def find_content(self, content: bytes) -> bool:
+        """Whether some indexed file has this content key."""
+        if not content:
+            return False
+        with self.read() as db:
+            query = "SELECT 1 FROM files WHERE content = ? AND status = 'indexed' LIMIT 1"
+            return bool(db.ask(query, (content,)))
+
+    def problems(
+        self, *, kind: Literal["failed", "skipped"] | None, limit: int, offset: int
+    ) -> tuple[list[api.Problem], int]:
+        """A page of the problems, newest first, and how many there are in all."""
+        where, args = ("WHERE problems.kind = ?", (kind,)) if kind else ("", ())
+        with self.read() as db:
+            total = db.ask(f"SELECT count(*) FROM problems {where}", args)[0][0]
+            rows = db.ask(
+                "SELECT files.path, kind, problems.title, message, at FROM problems"
+                f" JOIN files ON files.id = problems.file {where}"
+                " ORDER BY at DESC, problems.file DESC LIMIT ? OFFSET ?",
+                (*args, limit, offset),
+            )
+        found = [
+            api.Problem(path=os.fsdecode(path), kind=k, title=title, message=message, at=at)
+            for path, k, title, message, at in rows
+        ]
+        return found, int(total)
+
+    # --- files: writing --------------------------------------------------------------------
+
+    def replace(self, updates: Sequence[FileUpdate], vectors: Mapping[bytes, Vector]) -> None:
+        """Give files a new state. A chunk whose text is unchanged keeps its id, wherever it moved to.
+
+        Raises:
+            ValueError: A vector is missing, zero, not finite or of the wrong length.
+        """
+        with self.write() as (db, _):
+            for update in updates:
+                root = self._root(db, update.root)
+                if root is None:
+                    log.info("dropped an update for a folder that is no longer in the library")
+                    continue
+                file = self._put_file(
+                    db,
+                    update.path,
+                    (root, update.size, update.mtime_ns, update.content, "indexed"),
+                    (update.media, update.code_language, _clean(update.title), len(update.chunks)),
+                )
+                self._put_chunks(db, file, update.chunks, vectors)
+
+    @staticmethod
+    def _put_file(
+        db: Database,
+        path: str,
+        state: tuple[int, int, int, bytes, str],
+        facts: tuple[str | None, str | None, str, int],
+    ) -> int:
+        rows = db.ask(
+            "INSERT INTO files(path, root, size, mtime_ns, content, status,"
+            " media, code_language, title, chunks) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT(path) DO UPDATE SET root = excluded.root, size = excluded.size,"
+            " mtime_ns = excluded.mtime_ns, content = excluded.content, status = excluded.status,"
+            " media = excluded.media, code_language = excluded.code_language, title = excluded.title,"
+            " chunks = excluded.chunks RETURNING id",
+            (os.fsencode(path), *state, *facts),
+        )
+        db.execute("DELETE FROM problems WHERE file = ?", (rows[0][0],))
+        return int(rows[0][0])
+
+    def _put_chunks(
+        self, db: Database, file: int, chunks: Sequence[Chunk], vectors: Mapping[bytes, Vector]
+    ) -> None:
+        old: dict[int, list[tuple[Any, ...]]] = {}
+        for row in db.ask(
+            "SELECT text_id, id, slot, start, end, lang, locator, context FROM chunks WHERE file = ?"
+            " ORDER BY slot DESC",
+            (file,),
+        ):
+            old.setdefault(row[0], []).append(row[1:])
+        fresh: list[tuple[Any, ...]] = []
+        moved: list[tuple[Any, ...]] = []
+        for slot, chunk in enumerate(chunks):
+            text_id = self._text(db, chunk.text_hash, vectors)
+            facts = (
+                slot,
+                chunk.start,
+                chunk.end,
+                _clean(chunk.lang),
+                _locator(chunk.locator),
+                _clean(chunk.context),
+            )
+            same = old.get(text_id)
+            if same:
+                number, *known = same.pop()
+                if tuple(known) != facts:
+                    moved.append((*facts, _clean(chunk.text), number))
+            else:
+                fresh.append((file, text_id, *facts, _clean(chunk.text)))
+        gone = [(text_id, row[0]) for text_id, rows in old.items() for row in rows]
+        db.executemany("INSERT OR IGNORE INTO touched VALUES(?)", ((text_id,) for text_id, _ in gone))
+        db.executemany("DELETE FROM chunks WHERE id = ?", ((number,) for _, number in gone))
+        db.executemany(
+            "UPDATE chunks SET slot = ?, start = ?, end = ?, lang = ?, locator = ?, context = ?, text = ?"
+            " WHERE id = ?",
+            moved,
+        )
+        db.executemany(
+            "INSERT INTO chunks(file, text_id, slot, start, end, lang, locator, context, text)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            fresh,
+        )
+
+    def adopt(self, path: str, root: str, size: int, mtime_ns: int, content: bytes) -> bool:
+        """Make `path` a copy of an indexed file with the same content and the same suffix.
+
+        The suffix has to be the same because it decides how a file is read and cut.
+        """
+        if not content:
+            return False
+        target = os.fsencode(path)
+        suffix = Path(path).suffix.lower()
+        with self.write() as (db, _):
+            root_id = self._root(db, root)
+            if root_id is None:
+                return False
+            rows = db.ask(
+                "SELECT id, path, media, code_language, title, chunks FROM files"
+                " WHERE content = ? AND status = 'indexed' ORDER BY path != ? LIMIT 100",
+                (content, target),
+            )
+            for source, known, *facts in rows:
+                if Path(os.fsdecode(known)).suffix.lower() != suffix:
+                    continue
+                texts = db.ask("SELECT DISTINCT text_id FROM chunks WHERE file = ?", (source,))
+                if self.model and not all(self._known_vector(db, row[0]) for row in texts):
+                    continue
+                media, code_language, title, number = facts
+                file = self._put_file(
+                    db,
+                    path,
+                    (root_id, size, mtime_ns, content, "indexed"),
+                    (media, code_language, title, number),
+                )
+                if file == source:
+                    return True
+                self._drop_chunks(db, file)
+                db.execute(
+                    "INSERT INTO chunks(file, slot, text_id, start, end, lang, locator, context, text)"
+                    " SELECT ?, slot, text_id, start, end, lang, locator, context, text FROM chunks"
+                    " WHERE file = ? ORDER BY slot",
+                    (file, source),
+                )
+                db.executemany("INSERT OR IGNORE INTO touched VALUES(?)", texts)
+                return True
+        return False
+
+    def touch(self, path: str, size: int, mtime_ns: int) -> None:
+        """The same content with a new size (of a failed file) or time."""
+        with self.write() as (db, _):
+            db.execute(
+                "UPDATE files SET size = ?, mtime_ns = ? WHERE path = ?", (size, mtime_ns, os.fsencode(path))
+            )
+
+    def fail(self, path: str, root: str, size: int, mtime_ns: int, error: FileError) -> None:
+        """Keep a file as a problem; what was indexed of it is removed."""
+        with self.write() as (db, _):
+            root_id = self._root(db, root)
+            if root_id is None:
+                log.info("dropped a problem of a folder that is no longer in the library")
+                return
+            file = self._put_file(db, path, (root_id, size, mtime_ns, b"", error.kind), (None, None, "", 0))
+            self._drop_chunks(db, file)
+            db.execute(
+                "INSERT INTO problems VALUES(?, ?, ?, ?, ?)",
+                (file, error.kind, _clean(error.title), _clean(error.message), time.time()),
+            )
+
+    @staticmethod
+    def _drop_chunks(db: Database, file: int) -> None:
+        db.execute("INSERT OR IGNORE INTO touched SELECT text_id FROM chunks WHERE file = ?", (file,))
+        db.execute("DELETE FROM chunks WHERE file = ?", (file,))
+
+    @staticmethod
+    def _remove(db: Database, where: str, args: tuple[Any, ...]) -> int:
+        db.execute(
+            "INSERT OR IGNORE INTO touched SELECT text_id FROM chunks"
+            f" WHERE file IN (SELECT id FROM files WHERE {where})",
+            args,
+        )
+        db.execute(f"DELETE FROM chunks WHERE file IN (SELECT id FROM files WHERE {where})", args)
+        return len(db.ask(f"DELETE FROM files WHERE {where} RETURNING 1", args))
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Forget single files."""
+        with self.write() as (db, _):
+            for path in paths:
+                self._remove(db, "path = ?", (os.fsencode(path),))
+
+    def remove_below(self, folder: str) -> int:
+        """Forget all files below a folder (or the file of that name); returns how many."""
+        with self.write() as (db, _):
+            return self._remove(
+                db, "(path = ? OR path >= ? AND path < ?)", (os.fsencode(folder), *_range(folder))
+            )
+
+    def move(self, old: str, new: str, new_root: str) -> int:
+        """Rename a file, or a folder with everything below it; returns how many files moved."""
+        source, target = os.fsencode(old), os.fsencode(new)
+        with self.write() as (db, _):
+            here = "(path = ? OR path >= ? AND path < ?)"
+            rows = db.ask(f"SELECT id, path FROM files WHERE {here}", (source, *_range(old)))
+            if not rows:
+                return 0
+            root = self._root(db, new_root)
+            if root is None:
+                log.info("files were moved to a folder that is no longer in the library")
+                self._remove(db, here, (source, *_range(old)))
+                return 0
+            moving = json.dumps([row[0] for row in rows])
+            self._remove(
+                db,
+                f"{here} AND id NOT IN (SELECT value FROM json_each(?))",
+                (target, *_range(new), moving),
+            )
+            # Two steps, because one moving file may take the place of another (a/a becomes a).
+            db.executemany(
+                "UPDATE files SET path = ? WHERE id = ?",
+                ((b"\0%d" % number, number) for number, _ in rows),
+            )
+            db.executemany(
+                "UPDATE files SET path = ?, root = ? WHERE id = ?",
+                ((target + path[len(source) :], root, number) for number, path in rows),
+            )
+            return len(rows)
+
+    # --- search ----------------------------------------------------------------------------
+
+    def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
+        """Those of the chunks that exist, by id, all from one state of the catalog."""
+        with self.read() as db:
+            rows = db.ask(
+                "SELECT chunks.id, files.path, roots.path, online, media, code_language, title, text,"
+                " context, start, end, locator, lang FROM chunks JOIN files ON files.id = chunks.file"
+                " JOIN roots ON roots.id = files.root WHERE chunks.id IN (SELECT value FROM json_each(?))",
+                (json.dumps([int(number) for number in ids]),),
+            )
+        return {
+            row[0]: StoredChunk(
+                chunk=row[0],
+                path=os.fsdecode(row[1]),
+                root=os.fsdecode(row[2]),
+                online=bool(row[3]),
+                media=row[4],
+                code_language=row[5],
+                title=row[6],
+                text=row[7],
+                context=row[8],
+                start=row[9],
+                end=row[10],
+                locator=_locator_decoder.decode(row[11]),
+                lang=row[12],
+            )
+            for row in rows
+        }
+
+    @staticmethod
+    def chunks_below(db: Database, below: Sequence[str]) -> int:
+        """How many chunks the files at or below these paths have."""
+        where, args = _below(below)
+        rows = db.ask(f"SELECT total(chunks) FROM files WHERE {where}", args)
+        return int(rows[0][0])
+
+    @staticmethod
+    def texts_below(db: Database, below: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The texts of all chunks of the files at or below these paths."""
+        where, args = _below(below)
+        rows = db.ask(
+            f"SELECT DISTINCT text_id FROM chunks WHERE file IN (SELECT id FROM files WHERE {where})", args
+        )
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+    @staticmethod
+    def chunks_of_text(db: Database, text_id: int, limit: int, below: Sequence[str]) -> list[int]:
+        """At most `limit` chunks with this text, lowest id first, in files at or below these paths."""
+        if not below:
+            query = "SELECT id FROM chunks WHERE text_id = ? ORDER BY id LIMIT ?"
+            return [row[0] for row in db.ask(query, (text_id, limit))]
+        where, args = _below(below)
+        rows = db.ask(
+            "SELECT chunks.id FROM chunks JOIN files ON files.id = chunks.file"
+            f" WHERE text_id = ? AND ({where}) ORDER BY chunks.id LIMIT ?",
+            (text_id, *args, limit),
+        )
+        return [row[0] for row in rows]
+
+    # --- consistency -----------------------------------------------------------------------
+
+    def check(self) -> list[str]:
+        """What is wrong inside the database, in words; empty when nothing is."""
+        found: list[str] = []
+        with self.read() as db:
+            verdict = db.ask("PRAGMA integrity_check(20)")
+            found.extend(f"SQLite: {row[0]}" for row in verdict if row[0] != "ok")
+            found.extend(
+                f"table {table} refers to a missing row of {parent}"
+                for table, _, parent, _ in db.ask("PRAGMA foreign_key_check")
+            )
+            for words, query in _QUESTIONS:
+                number = db.ask(query)[0][0]
+                if number:
+                    found.append(f"{words}: {number}")
+            if self.model is not None:
+                number = db.ask(
+                    "SELECT count(*) FROM texts WHERE unused_since IS NULL"
+                    " AND (? | id) NOT IN (SELECT key FROM vectors)",
+                    (self._key(0),),
+                )[0][0]
+                if number:
+                    found.append(f"texts without a vector of the active model: {number}")
+        return found
+
+
+# --- small things --------------------------------------------------------------------------
+
+
+def unit_rows(data: bytes, dim: int) -> Vector:
+    """Stored float16 vectors as float32 rows (n, dim) of unit length (rounding had changed it a little)."""
+    rows = np.frombuffer(data, "<f2").reshape(-1, dim).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def _file_state(row: Sequence[Any]) -> FileState:
+    return FileState(os.fsdecode(row[0]), os.fsdecode(row[1]), row[2], row[3], row[4], row[5])
+
+
+def _range(folder: str) -> tuple[bytes, bytes]:
+    """All paths below a folder, as a half-open range of bytes."""
+    separator = os.fsencode(os.sep)
+    low = os.fsencode(folder).rstrip(separator) + separator
+    return low, low[:-1] + bytes([low[-1] + 1])
+
+
+def _below(below: Sequence[str]) -> tuple[str, tuple[bytes, ...]]:
+    where = " OR ".join(["path = ? OR path >= ? AND path < ?"] * len(below))
+    return where, tuple(value for path in below for value in (os.fsencode(path), *_range(path)))
+
+
+def _clean(text: str) -> str:
+    """Text without lone surrogates, which neither SQLite nor JSON can carry; the length stays."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
+
+
+def _locator(locator: api.Locator) -> str:
+    try:
+        return msgspec.json.encode(locator).decode()
+    except UnicodeEncodeError:
+        symbol = None if locator.symbol is None else _clean(locator.symbol)
+        heading = tuple(map(_clean, locator.heading))
+        return msgspec.json.encode(msgspec.structs.replace(locator, symbol=symbol, heading=heading)).decode()
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """SQLite's errors in a person's words."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise IndexerError(
+            "The disk is full", "The library could not be written; nothing was lost. Make room on the disk."
+        ) from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise FatalError(
+            "The catalog is damaged",
+            f"{error}. Move catalog.sqlite away; Dragoman will index your folders again.",
+        ) from error
+    except (
+        apsw.IOError,
+        apsw.CantOpenError,
+        apsw.ReadOnlyError,
+        apsw.BusyError,
+        apsw.PermissionsError,
+    ) as error:
+        raise IndexerError(
+            "The library cannot be read or written", f"{error}. Check the disk that holds the data folder."
+        ) from error
+
+
+def _take_lock(file: Path) -> IO[bytes]:
+    """Own the data folder until the returned file is closed or the process ends.
+
+    Raises:
+        FatalError: Another service owns it.
+    """
+    handle = file.open("ab")
+    file.chmod(0o600)
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise FatalError(
+            "The library is in use", f"Another Dragoman service works on {file.parent}. Stop it first."
+        ) from error
+    return handle

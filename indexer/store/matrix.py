@@ -1,0 +1,225 @@
+"""Exact search: all vectors of the active model as rows of one flat file, mapped into memory.
+
+Row i belongs to text i of the catalog. The file is only a mirror: it is believed when it was closed
+in good order for this catalog and this model, and otherwise written again from the catalog.
+
+A reader that took its snapshot of the catalog first and its view of the matrix second finds every
+vector of its snapshot: rows are written before the commit that makes them visible, and a row is only
+given to another text long after no snapshot can refer to the old one. Which rows count is a hint that
+errs on the side of too many; the catalog has the last word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+_MAGIC = b"DGMX0001"
+_HEADER = 4096
+_FIELDS = struct.Struct("<8s16sIQ")  # magic, identity of the catalog, dimensions, rows (0 while open)
+_GROW = 1024
+_BLOCK = 16384
+
+
+class View:
+    """What one search sees: the unit vectors of all texts that may be in use."""
+
+    def __init__(self, rows: Rows, wanted: npt.NDArray[np.bool_]) -> None:
+        self._rows = rows
+        self._wanted = wanted
+
+    def best(self, query: Rows, k: int, among: Ids | None = None) -> Ids:
+        """Texts with the largest dot product, best first.
+
+        Args:
+            query: float32 (dim,), unit length.
+            k: How many; fewer come back when fewer are in use.
+            among: Only these texts; None for all.
+        """
+        if among is None:
+            scores = np.empty(len(self._rows), np.float32)
+            for low in range(0, len(scores), _BLOCK):
+                np.dot(self._rows[low : low + _BLOCK], query, out=scores[low : low + _BLOCK])
+            scores[~self._wanted[: len(scores)]] = -np.inf
+            top = _top(scores, k)
+            return top[np.isfinite(scores[top])]
+        among = among[(among >= 0) & (among < len(self._rows))]
+        among = among[self._wanted[among]]
+        scores = np.empty(len(among), np.float32)
+        for low in range(0, len(among), _BLOCK):
+            scores[low : low + _BLOCK] = self._rows[among[low : low + _BLOCK]] @ query
+        return among[_top(scores, k)]
+
+    def wanted(self, among: Ids) -> Ids:
+        """Those of the texts that may be in use."""
+        among = among[(among >= 0) & (among < len(self._wanted))]
+        return among[self._wanted[among]]
+
+    def size(self) -> int:
+        """How many texts may be in use."""
+        return int(np.count_nonzero(self._wanted))
+
+
+def _top(scores: npt.NDArray[np.float32], k: int) -> Ids:
+    if k < len(scores):
+        part = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+    else:
+        part = np.arange(len(scores))
+    return part[np.argsort(-scores[part], kind="stable")].astype(np.int64)
+
+
+class Matrix:
+    """The mirror. One writer at a time (the catalog's lock sees to that), any number of readers."""
+
+    def __init__(self, file: Path, identity: str, dim: int) -> None:
+        self._file = file
+        self._identity = identity.encode()
+        self._dim = dim
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._dying: set[int] = set()
+        self._capacity = 0
+        self._rows: Rows = np.empty((0, dim), np.float32)
+        self._live = np.zeros(0, np.bool_)
+        self._present = np.zeros(0, np.bool_)
+        self._intact = self._believable()
+        self._handle = file.open("r+b" if self._intact else "w+b", buffering=0)
+        file.chmod(0o600)
+        if self._intact:
+            self._handle.seek(0)
+            rows = _FIELDS.unpack(self._handle.read(_FIELDS.size))[3]
+            self._map(rows)
+            self._handle.seek(_HEADER + rows * 4 * dim)
+            bits = np.frombuffer(self._handle.read(-(-rows // 8)), np.uint8)
+            self._present = np.unpackbits(bits, count=rows).astype(np.bool_)
+        self._write_header(0)
+
+    @property
+    def intact(self) -> bool:
+        """Whether the file was found in good order; otherwise `put` has to be given every vector."""
+        return self._intact
+
+    def _believable(self) -> bool:
+        try:
+            with self._file.open("rb") as handle:
+                magic, identity, dim, rows = _FIELDS.unpack(handle.read(_FIELDS.size))
+            size = self._file.stat().st_size
+        except (OSError, struct.error):
+            return False
+        fits = size == _HEADER + rows * 4 * self._dim + -(-rows // 8)
+        return bool((magic, identity, dim) == (_MAGIC, self._identity, self._dim) and rows and fits)
+
+    def _write_header(self, rows: int) -> None:
+        self._handle.seek(0)
+        header = _FIELDS.pack(_MAGIC, self._identity, self._dim, rows)
+        self._handle.write(header if rows == 0 and self._capacity else header.ljust(_HEADER, b"\0"))
+
+    def _map(self, capacity: int) -> None:
+        rows: Rows = np.memmap(self._file, np.float32, "r", _HEADER, (capacity, self._dim))
+        for name in ("_live", "_present"):
+            grown = np.zeros(capacity, np.bool_)
+            grown[: self._capacity] = getattr(self, name)
+            setattr(self, name, grown)
+        self._rows, self._capacity = rows, capacity
+
+    def _reserve(self, rows: int) -> None:
+        if rows <= self._capacity:
+            return
+        capacity = -(-max(rows, self._capacity * 5 // 4) // _GROW) * _GROW
+        # Written, not merely extended: a hole that the disk cannot fill later would kill the process.
+        self._handle.seek(_HEADER + self._capacity * 4 * self._dim)
+        zeros = bytes(4 * self._dim * _GROW)
+        for _ in range(self._capacity, capacity, _GROW):
+            self._handle.write(zeros)
+        with self._lock:
+            self._map(capacity)
+
+    def put(self, ids: Iterable[int], vectors: Rows) -> None:
+        """Write rows (n, dim) of unit length. Call it before the commit that makes them visible.
+
+        Raises:
+            OSError: The disk is full; nothing is lost, the catalog has the vectors.
+        """
+        numbers = np.fromiter(ids, np.int64)
+        if not len(numbers):
+            return
+        self._reserve(int(numbers.max()) + 1)
+        breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+        for run, rows in zip(np.split(numbers, breaks), np.split(vectors, breaks), strict=True):
+            self._handle.seek(_HEADER + int(run[0]) * 4 * self._dim)
+            self._handle.write(np.ascontiguousarray(rows, np.float32).tobytes())
+        self._present[numbers] = True
+
+    def enliven(self, ids: Iterable[int]) -> None:
+        """These texts are in use from the coming commit on."""
+        numbers = np.fromiter(ids, np.int64)
+        if len(numbers):
+            self._reserve(int(numbers.max()) + 1)
+            with self._lock:
+                self._dying.difference_update(numbers.tolist())
+                self._live[numbers] = True
+
+    def retire(self, ids: Iterable[int]) -> None:
+        """These texts are out of use since the last commit; searches under way may still see them."""
+        with self._lock:
+            self._dying.update(ids)
+            self._bury()
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """These texts are gone: nothing readable is left of their vectors."""
+        numbers = list(ids)
+        if numbers:
+            held = [n for n in sorted(numbers) if n < self._capacity]
+            self.put(held, np.zeros((len(held), self._dim), np.float32))
+            with self._lock:
+                self._present[held] = False
+
+    def _bury(self) -> None:
+        if not self._readers and self._dying:
+            self._live[[n for n in self._dying if n < self._capacity]] = False
+            self._dying.clear()
+
+    def view(self) -> View:
+        """What to search in. Inside `reading`, after the catalog's snapshot was taken."""
+        with self._lock:
+            return View(self._rows, self._live & self._present)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """While a search is under way no text goes out of use in its view."""
+        with self._lock:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                self._bury()
+
+    def compare(self, vectors: Mapping[int, Rows]) -> list[int]:
+        """Texts whose row differs from the given vector or is missing."""
+        return [
+            number
+            for number, vector in vectors.items()
+            if number >= self._capacity
+            or not self._present[number]
+            or not np.allclose(self._rows[number], vector, atol=1e-6)
+        ]
+
+    def close(self, *, good: bool) -> None:
+        """Let go of the file; `good` says that it mirrors the catalog."""
+        if good and self._capacity:
+            self._handle.seek(_HEADER + self._capacity * 4 * self._dim)
+            self._handle.write(np.packbits(self._present).tobytes())
+            self._handle.truncate()
+            self._write_header(self._capacity)
+        self._handle.close()

@@ -1,0 +1,264 @@
+"""The store: catalog, exact matrix and Chroma behind one door."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer import api
+from indexer.errors import FileError, IndexerError
+from indexer.settings import private_folder
+from indexer.store.catalog import Catalog, Change, Database, Vector, unit_rows
+from indexer.store.matrix import Matrix, View
+from indexer.store.types import Candidate, Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
+
+log = logging.getLogger(__name__)
+
+_EXACT_BELOW = 20_000  # so many chunks or fewer are scored one by one rather than over-fetched
+
+
+class Store:
+    """Everything the index knows. Every method may be called from any thread, also while writes run.
+
+    Each writing call is one transaction: visible as a whole and durable when it returns, or, when it
+    raises `IndexerError` (a full disk), without any effect.
+    """
+
+    _use_chroma = True  # tests of the rest turn it off
+
+    def __init__(self, data_dir: Path) -> None:
+        """Open the library's catalog, or make it.
+
+        Raises:
+            FatalError: Another service owns it, it is damaged, or a newer program made it.
+        """
+        self._dir = private_folder(data_dir)
+        self._matrix: Matrix | None = None
+        self._catalog = Catalog(self._dir)
+        self._catalog.before_commit = self._before_commit
+        self._catalog.after_commit = self._after_commit
+
+    def use_model(self, model: ModelKey) -> None:
+        """Make the index of this model the active one; it is created when it is new.
+
+        Raises:
+            FatalError: The key was used with another dimension before.
+        """
+        self._let_go()
+        self._catalog.use_model(model)
+        matrix = Matrix(self._dir / f"vectors-{model.key}.f32", self._catalog.identity, model.dim)
+        with self._catalog.read() as db:
+            if not (matrix.intact and self._catalog.was_clean):
+                for ids, vectors in self._catalog.all_vectors(db):
+                    matrix.put(ids, vectors)
+            matrix.enliven(self._catalog.live_texts(db).tolist())
+        self._matrix = matrix
+
+    def _let_go(self) -> None:
+        if self._matrix is not None:
+            self._matrix.close(good=True)
+            self._matrix = None
+
+    def close(self) -> None:
+        """End in good order. Later calls of other methods raise `FatalError`."""
+        self._let_go()
+        self._catalog.close()
+
+    def _before_commit(self, change: Change) -> None:
+        matrix = self._matrix
+        if matrix is None:
+            return
+        try:
+            if change.vectors:
+                ids = sorted(change.vectors)
+                dim = len(change.vectors[ids[0]])
+                matrix.put(ids, unit_rows(b"".join(change.vectors[i].tobytes() for i in ids), dim))
+            matrix.enliven(change.live)
+        except OSError as error:
+            raise IndexerError(
+                "The disk is full", f"The library could not be written ({error.strerror}); nothing was lost."
+            ) from error
+
+    def _after_commit(self, change: Change) -> None:
+        if self._matrix is not None:
+            self._matrix.retire(change.dead)
+            self._matrix.forget(change.freed)
+
+    # --- roots -----------------------------------------------------------------------------
+
+    def add_root(self, path: str) -> None:
+        """Add a folder to the library; one that is in it already stays as it is."""
+        self._catalog.add_root(path)
+
+    def remove_root(self, path: str) -> None:
+        """Forget a folder and everything that was indexed for it."""
+        self._catalog.remove_root(path)
+
+    def roots(self) -> list[RootState]:
+        """The folders of the library, in order of path."""
+        return self._catalog.roots()
+
+    def set_online(self, path: str, online: bool) -> None:
+        """Note whether a folder is there now; its chunks stay."""
+        self._catalog.set_online(path, online)
+
+    # --- files -----------------------------------------------------------------------------
+
+    def files(self, root: str) -> Iterator[FileState]:
+        """All known files of one folder, in byte order of path, streamed."""
+        return self._catalog.files(root)
+
+    def file(self, path: str) -> FileState | None:
+        """What is known of one file."""
+        return self._catalog.file(path)
+
+    def find_content(self, content: bytes) -> bool:
+        """Whether some indexed file has this content key."""
+        return self._catalog.find_content(content)
+
+    def missing(self, hashes: Collection[bytes]) -> set[bytes]:
+        """Text hashes (`Chunk.text_hash`) with no stored vector of the active model."""
+        return self._catalog.missing(hashes)
+
+    def replace(self, updates: Sequence[FileUpdate], vectors: Mapping[bytes, Vector]) -> None:
+        """Give files a new state.
+
+        Args:
+            updates: The files. One whose root is not in the library (any more) is left out.
+            vectors: float32 (dim,) by text hash, for all hashes that `missing` named.
+
+        Raises:
+            ValueError: A vector is missing, zero, not finite or of the wrong length.
+            IndexerError: The disk is full or failing.
+        """
+        self._catalog.replace(updates, vectors)
+
+    def adopt(self, path: str, root: str, size: int, mtime_ns: int, content: bytes) -> bool:
+        """Index a file as a copy of one with the same content key and the same suffix.
+
+        Returns:
+            False when there is no such file (or its vectors are of another model): index it as usual.
+        """
+        return self._catalog.adopt(path, root, size, mtime_ns, content)
+
+    def touch(self, path: str, size: int, mtime_ns: int) -> None:
+        """Note a new size and time of a file whose content is the same."""
+        self._catalog.touch(path, size, mtime_ns)
+
+    def move(self, old: str, new: str, new_root: str) -> int:
+        """Rename a file, or a folder with everything below it, onto whatever was known at the new place.
+
+        Returns:
+            How many files moved; with 0 nothing was changed, but when `new_root` is not in the library
+            the files are forgotten.
+        """
+        return self._catalog.move(old, new, new_root)
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Forget single files."""
+        self._catalog.remove(paths)
+
+    def remove_below(self, folder: str) -> int:
+        """Forget all files at or below a path; returns how many."""
+        return self._catalog.remove_below(folder)
+
+    def fail(self, path: str, root: str, size: int, mtime_ns: int, error: FileError) -> None:
+        """Keep a file as a problem; what was indexed of it is removed."""
+        self._catalog.fail(path, root, size, mtime_ns, error)
+
+    def problems(
+        self, *, kind: Literal["failed", "skipped"] | None = None, limit: int = 500, offset: int = 0
+    ) -> tuple[list[api.Problem], int]:
+        """A page of the problems, newest first, and how many there are of that kind."""
+        return self._catalog.problems(kind=kind, limit=limit, offset=offset)
+
+    # --- search ----------------------------------------------------------------------------
+
+    def nearest(
+        self, vector: npt.NDArray[np.float32], k: int, *, below: Sequence[str] = ()
+    ) -> list[Candidate]:
+        """The chunks whose vectors are nearest to `vector`, best first, equal ones in order of id.
+
+        Args:
+            vector: float32 (dim,); its length does not matter.
+            k: How many.
+            below: Only chunks of files at or below these paths; empty for everywhere.
+
+        Returns:
+            At most `k`, all from one committed state of the catalog, with cosines of its own vectors.
+        """
+        matrix = self._matrix
+        query = np.asarray(vector, np.float32)
+        norm = float(np.linalg.norm(query))
+        if matrix is None or k <= 0 or not np.isfinite(norm) or norm == 0.0:
+            return []
+        query = query / np.float32(norm)
+        with matrix.reading(), self._catalog.read() as db:
+            return self._exact(db, matrix.view(), query, k, below)
+
+    def _exact(
+        self, db: Database, view: View, query: Vector, k: int, below: Sequence[str]
+    ) -> list[Candidate]:
+        among = self._catalog.texts_below(db, below) if below else None
+        fetch = 2 * k + 16
+        while True:
+            texts = view.best(query, fetch, among)
+            found = self._visible(db, texts, query, k, below)
+            if len(found) == k or len(texts) < fetch:
+                return found
+            fetch *= 8
+
+    def _visible(
+        self, db: Database, texts: npt.NDArray[np.int64], query: Vector, k: int, below: Sequence[str]
+    ) -> list[Candidate]:
+        """Score texts by the catalog's vectors and name the chunks that use them."""
+        known, vectors = self._catalog.vectors(db, texts.tolist())
+        cosines = vectors @ query
+        found: list[Candidate] = []
+        for at in np.argsort(-cosines, kind="stable"):
+            cosine = float(cosines[at])
+            if len(found) >= k and cosine < found[k - 1].cosine:
+                break
+            chunks = self._catalog.chunks_of_text(db, known[at], k, below)
+            found.extend(Candidate(chunk, cosine) for chunk in chunks)
+        found.sort(key=lambda candidate: (-candidate.cosine, candidate.chunk))
+        return found[:k]
+
+    def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
+        """Those of the chunks that (still) exist, by id."""
+        return self._catalog.chunks(ids)
+
+    def counts(self) -> Counts:
+        """Totals over all folders."""
+        return self._catalog.counts()
+
+    # --- the accelerator -------------------------------------------------------------------
+
+    @property
+    def accelerator(self) -> Literal["chroma", "exact"]:
+        """Who serves `nearest` now."""
+        return "exact"
+
+    def notices(self) -> list[api.Notice]:
+        """What a person should know about the index just now."""
+        return []
+
+    def wait_accelerator(self, timeout: float) -> bool:
+        """Wait until Chroma serves and has everything; False when it does not within `timeout` seconds."""
+        return False
+
+    def check(self) -> list[str]:
+        """Everything that is inconsistent inside the library, in words; empty when all is well."""
+        found = self._catalog.check()
+        if self._matrix is not None:
+            with self._catalog.read() as db:
+                for ids, vectors in self._catalog.all_vectors(db):
+                    wrong = self._matrix.compare(dict(zip(ids, vectors, strict=True)))
+                    if wrong:
+                        found.append(f"rows of the exact matrix that differ from the catalog: {len(wrong)}")
+        return found
