@@ -1,0 +1,19 @@
+"""Folders of the library: what belongs in the index, what is there now, and what changes."""
+
+from indexer.watch.changes import FileChange
+from indexer.watch.rules import Rules
+from indexer.watch.scan import Entry, Known, root_device, root_online, scan, sweep
+from indexer.watch.watcher import State, Watcher
+
+__all__ = [
+    "Entry",
+    "FileChange",
+    "Known",
+    "Rules",
+    "State",
+    "Watcher",
+    "root_device",
+    "root_online",
+    "scan",
+    "sweep",
+]
