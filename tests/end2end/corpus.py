@@ -52,14 +52,14 @@ MIXED = {
     "ch01": ("zh-cn", "html"),
     "ch02": ("en", "pdf"),
     "ch03": ("ja", "html"),
-    "ch04": ("de", "html"),
+    "ch04": ("de", "txt"),
     "ch05": ("fr", "html"),
     "ch06": ("zh-cn", "pdf"),
-    "ch07": ("ja", "pdf"),
-    "ch08": ("de", "txt"),
+    "ch07": ("zh-cn", "pdf"),
+    "ch08": ("fr", "html"),
     "ch09": ("en", "pdf"),
     "ch10": ("zh-cn", "html"),
-    "ch11": ("fr", "html"),
+    "ch11": ("ja", "pdf"),
     "ch12": ("ja", "txt"),
 }
 # Raise it when the layout changes: an older folder is then made anew.
