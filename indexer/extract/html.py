@@ -42,7 +42,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LAYOUT = tuple(f"{{*}}{tag}" for tag in ("table", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "ul", "ol"))
 _BREAK = "\x1e"
 _CJK_BREAK = re.compile(rf"(?<=[{UNSPACED}])[ \t]*\n\s*(?=[{UNSPACED}])")
-_SPACE = re.compile(r"[ \t\n\f]+")
+_SPACE = re.compile(r"[ \t\n\f\xa0]+")
 _AROUND_BREAK = re.compile(f" *{_BREAK} *")
 
 
@@ -231,7 +231,12 @@ class _Walker:
         if tag == "table" and node is self._table:
             rows = [" | ".join(row) for row in self._rows or () if any(row)]
             self._rows = self._table = None
-            self._builder.add("table", "\n".join(rows), line=self._table_line, chapter=self._chapter)
+            self._builder.add(
+                "table",
+                "\n".join(rows),
+                line=self._table_line if self._chapter is None else None,
+                chapter=self._chapter,
+            )
         elif tag == "pre":
             self._pre -= 1
         elif tag == "blockquote":
@@ -255,7 +260,7 @@ class _Walker:
         if self._rows is not None:
             self._cell(_collapse(raw).replace("\n", " "))
             return
-        line = self._line
+        line = self._line if self._chapter is None else None  # the entry of a book is no file
         if self._pre:
             self._builder.add("code", raw.replace(_BREAK, "\n"), line=line, chapter=self._chapter)
             return

@@ -164,6 +164,8 @@ _BY_NAME = {
     for language, names in _NAMES.items()
     for name in names.split()
 }
+# Endings that say what a file is for, behind the one that says what it is.
+_WRAPPERS = frozenset(("bak", "dist", "example", "in", "old", "orig", "sample", "template", "tmpl", "tpl"))
 _UNKNOWN = Kind(media="text", certain=False)
 
 _INTERPRETERS = {
@@ -215,10 +217,13 @@ def kind_of(path: Path) -> Kind | None:
         return known
     if name.startswith(("dockerfile.", "containerfile.", "makefile.")):
         return _BY_NAME[name.partition(".")[0]]
-    if name.endswith("~"):  # an editor's copy
-        name = name[:-1]
-    extension = name.rpartition(".")[2] if "." in name.lstrip(".") else ""
-    return _BY_EXTENSION.get(extension, _UNKNOWN)
+    parts = name.rstrip("~").lstrip(".").split(".")[1:]
+    if len(parts) > 1 and parts[-1] in _WRAPPERS:
+        parts.pop()
+    # Sphinx publishes its sources as .rst.txt.
+    if len(parts) > 1 and parts[-1] == "txt" and parts[-2] in ("rst", "adoc", "org", "md", "tex", "html"):
+        parts.pop()
+    return _BY_EXTENSION.get(parts[-1], _UNKNOWN) if parts else _UNKNOWN
 
 
 def language_of_shebang(first_line: str) -> str | None:

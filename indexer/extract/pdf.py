@@ -21,6 +21,11 @@ _MONOSPACED, _BOLD = 8, 16  # MuPDF's span flags
 _BULLET = re.compile(r"(?:[•‣◦▪●○■□–—*·➢✓-]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s+\S")
 _SENTENCE_END = re.compile(r"[.!?:。！？：…][\"'”’」』）)]*$")
 _HYPHEN = re.compile(r"[^\W\d_][-\u2010]$")
+_NUMBER = re.compile(
+    r"^\s*(?:chapter|part|appendix|section|kapitel|chapitre|第)?\s*(?:\d+(?:\.\d+)*|[A-Z](?:\.\d+)+)\s*[.:章节部]?\s*",
+    re.I,
+)
+_LEADER = re.compile(r"(?:\.[ \t]?){5,}")
 _JUNK_TITLE = re.compile(
     r"(?:untitled|no title|无标题|無題|microsoft word - .*|"
     r".*\.(?:dvi|tex|docx?|pdf|pptx?|xlsx?|indd|qxd|ps|rtf|odt))$",
@@ -95,6 +100,7 @@ def extract(path: Path, data: bytes) -> Document:
         outline = _outline(pdf)
         pages = pdf.page_count
         title = " ".join(clean(str((pdf.metadata or {}).get("title") or "")).split())[:500]
+    _pymupdf().TOOLS.store_shrink(100)  # fonts and the like, kept for a next look that never comes
 
     if not any(row.text.strip() for part in parts for row in part.rows):
         if repaired or broken or not pages:
@@ -106,7 +112,9 @@ def extract(path: Path, data: bytes) -> Document:
         raise no_text(path)
     _check_readable(path, parts)
 
-    parts = list(_without_running_titles(parts, pages))
+    parts = list(_without_running_titles(parts, pages)) or parts
+    # A table of contents repeats every heading without saying anything.
+    parts = [part for part in parts if not all(_LEADER.search(row.text) for row in part.rows)] or parts
     builder = TextBuilder(path)
     levels = _heading_levels(parts, outline)
     for index, part in enumerate(parts):
@@ -278,7 +286,7 @@ def _join(rows: list[_Row]) -> str:
             text += following
         else:
             text += " " + following
-    return re.sub(r"[ \t]+", " ", text.replace("\u00ad", ""))
+    return re.sub(r"[ \t]+", " ", _LEADER.sub(" … ", text.replace("\u00ad", "")))
 
 
 def _check_readable(path: Path, parts: list[_Part]) -> None:
@@ -329,12 +337,7 @@ def _outline(pdf: Any) -> dict[tuple[int, str], int]:
 
 def _bare(title: str) -> str:
     """A heading without its number, case and white space."""
-    title = re.sub(
-        r"^\s*(?:chapter|part|appendix|section|第)?\s*[\dA-Z]{0,3}(?:\.\d+)*\s*[.:章节部]?\s+",
-        "",
-        title,
-        flags=re.I,
-    )
+    title = _NUMBER.sub("", title)
     return re.sub(r"\W+", "", title).lower()
 
 
@@ -367,8 +370,11 @@ def _listed(part: _Part, outline: dict[tuple[int, str], int]) -> int:
     text = part.text()
     if len(text) > 300:
         return 0
-    full = re.sub(r"\W+", "", text).lower()
-    return outline.get((part.page, _bare(text))) or outline.get((part.page, full)) or 0
+    # The target of an entry may lie on the page before, at the end of the paragraph above.
+    for page in (part.page, part.page - 1):
+        if level := outline.get((page, _bare(text))):
+            return level
+    return 0
 
 
 def _could_be_heading(part: _Part) -> bool:
