@@ -25,8 +25,8 @@ import msgspec
 from indexer.api import Notice
 from indexer.errors import FileError, IndexerError
 from indexer.store import FileUpdate, Store
-from indexer.watch import FileChange, Rules, root_online, sweep
-from indexer.workers import Prepared, WorkerPool
+from indexer.watch import FileChange, Rules, root_device, root_online, sweep
+from indexer.workers import FileChangedError, FileGoneError, PoolClosedError, Prepared, WorkerPool
 
 if TYPE_CHECKING:
     from indexer.embed import Vectors
@@ -114,6 +114,7 @@ class Pipeline:
         self._sequence = itertools.count()
         self._scans: deque[tuple[str, str]] = deque()
         self._scanning = ""
+        self._devices: dict[str, int] = {}
         self._paused = False
         self._stopping = False
         self._prepared: queue.Queue[tuple[_Job, Prepared] | None] = queue.Queue(PREPARED_FILES)
@@ -387,13 +388,16 @@ class Pipeline:
         state = next((r for r in self._store.roots() if r.path == root), None)
         if state is None:
             return
-        if not root_online(Path(root), had_files=state.files > 0):
+        if not root_online(root, state.files > 0, self._devices.get(root)):
             self._store.set_online(root, False)
             return
+        device = root_device(root)
+        if device is not None:
+            self._devices[root] = device
         if not state.online:
             self._store.set_online(root, True)
         gone: list[str] = []
-        for change in sweep(Path(root), self._rules(root), self._store.files(root), below=Path(folder)):
+        for change in sweep(self._rules(root), self._store.files(root), folder):
             if self._stopping:
                 return
             if change.kind == "upsert":
@@ -401,7 +405,7 @@ class Pipeline:
             elif change.kind == "remove":
                 gone.append(change.path)
         # A disk that is unmounted while it is walked looks like a folder whose files are gone.
-        if gone and root_online(Path(root), had_files=True):
+        if gone and root_online(root, True, device):
             for start in range(0, len(gone), 1000):
                 self._remove(gone[start : start + 1000])
 
@@ -413,6 +417,8 @@ class Pipeline:
                 prepared = self._prepare(job)
             except FileError as error:
                 self._failed(job, error)
+            except PoolClosedError:
+                return
             except IndexerError as error:
                 self._give_back([job], error)
             except Exception as error:
@@ -439,7 +445,8 @@ class Pipeline:
         try:
             stat = path.lstat()
         except FileNotFoundError:
-            return self._gone(job)
+            self._gone(job)
+            return None
         except OSError as error:
             raise FileError(path, "Cannot be read", f"{error.strerror}.") from error
         job.size, job.mtime_ns = stat.st_size, stat.st_mtime_ns
@@ -447,7 +454,7 @@ class Pipeline:
         if known is not None and not job.forced and (known.size, known.mtime_ns) == (job.size, job.mtime_ns):
             return None
         try:
-            content = self._pool.hash(path)
+            content = self._pool.hash(path).key
             with self._apply:
                 if job.stale:
                     return None
@@ -457,9 +464,12 @@ class Pipeline:
                 if self._store.adopt(job.path, job.root, job.size, job.mtime_ns, content):
                     return None
             return self._pool.prepare(path)
-        except FileError:
-            if not path.exists():
-                return self._gone(job)
+        except FileGoneError:
+            self._gone(job)
+            return None
+        except FileChangedError:
+            # The store must not take the present size and time for what it knows of the file.
+            job.size, job.mtime_ns = -1, -1
             raise
 
     def _gone(self, job: _Job) -> None:
@@ -467,8 +477,6 @@ class Pipeline:
             self._remove([job.path])
 
     def _failed(self, job: _Job, error: FileError) -> None:
-        if self._stopping:
-            return  # the pool was closed under the file's feet; that is no fault of the file
         try:
             with self._apply:
                 if not job.stale:
@@ -556,7 +564,7 @@ def _update(job: _Job, prepared: Prepared) -> FileUpdate:
         root=job.root,
         size=prepared.size,
         mtime_ns=prepared.mtime_ns,
-        content=prepared.content,
+        content=prepared.key,
         media=prepared.media,
         code_language=prepared.code_language,
         title=prepared.title,

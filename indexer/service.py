@@ -114,8 +114,8 @@ class Library:
         """The ignore rules of a folder of the library."""
         rules = self._rules.get(root)
         if rules is None:
-            own = (str(self.data_dir), str(settings_module.cache_dir()))
-            rules = self._rules[root] = Rules(Path(root), self.settings, never=own)
+            own = (self.data_dir, settings_module.cache_dir())
+            rules = self._rules[root] = Rules(root, self.settings, excluded=own)
         return rules
 
     def add_folder(self, path: str) -> None:
@@ -168,7 +168,7 @@ class Library:
     def _open_root(self, root: str) -> None:
         self._watches[root] = "starting"
         if self._watcher is not None:
-            self._watcher.add(root, self.rules_of(root))
+            self._watcher.add(root, self.rules_of(root), had_files=bool(self.store.counts().files))
         self.pipeline.rescan(root)
 
     def _changed(self, changes: list[FileChange]) -> None:
@@ -316,8 +316,6 @@ class Library:
         if (old.ignore, old.index_hidden, old.max_file_mb) != (new.ignore, new.index_hidden, new.max_file_mb):
             for root in self.store.roots():
                 self._rules.pop(root.path, None)
-                if self._watcher is not None:
-                    self._watcher.remove(root.path)
                 self._open_root(root.path)
 
     def preview(self, request: api.GetPreview) -> api.Preview:
