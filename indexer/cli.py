@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indexer import __version__
 from indexer import settings as settings_module
 from indexer.client import IndexerClient, find_service
 from indexer.errors import FatalError, IndexerError
@@ -70,9 +71,7 @@ def window(
     """Open the window (also: no command at all)."""
     context.obj = data_dir
     if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"dragoman {installed('dragoman')}")
+        typer.echo(f"dragoman {__version__}")
         return
     if context.invoked_subcommand is not None:
         return

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import hmac
-import importlib.metadata
 import json
 import logging
 import logging.handlers
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from indexer import api
+from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.client import ENDPOINT_FILE
 from indexer.embed.load import bundled_info, load_encoder
@@ -501,7 +500,7 @@ class Server:
     def __init__(self, library: Library, *, idle_seconds: float) -> None:
         self.library = library
         self.key = secrets.token_urlsafe(32)
-        self.release = importlib.metadata.version("dragoman")
+        self.release = __version__
         self.started = asyncio.Event()
         self._idle_seconds = idle_seconds
         self._connections: set[_Connection] = set()
@@ -668,7 +667,12 @@ def main(argv: list[str] | None = None) -> int:
         tell({"title": error.title, "message": error.message})
         return 1
     log.info("Service %s begins", os.getpid())
-    asyncio.run(Server(library, idle_seconds=options.idle_seconds).run(lambda: tell({"ready": os.getpid()})))
+    try:
+        server = Server(library, idle_seconds=options.idle_seconds)
+        asyncio.run(server.run(lambda: tell({"ready": os.getpid()})))
+    except Exception:
+        log.exception("The service ends by a fault")
+        raise
     log.info("Service %s has ended", os.getpid())
     return 0
 
