@@ -204,7 +204,7 @@ class WorkerPool:
         """The content key of a file, without extracting it.
 
         Raises:
-            FileError: The file cannot be read or is of no supported kind; `FileGoneError`, `FileChangedError`.
+            FileError: The file cannot be read or is of no supported kind; or one of its subclasses here.
             PoolClosedError: The pool was closed.
             FatalError: No child process can be started.
         """

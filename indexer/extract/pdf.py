@@ -72,7 +72,14 @@ class _Part(msgspec.Struct):
         return len(self.rows) > 1 and sum("\t" in row.text for row in self.rows) * 2 > len(self.rows)
 
     def text(self) -> str:
-        if self.mono or self.tabular:
+        if self.mono:
+            left = min(row.rect[0] for row in self.rows)
+            # A monospaced character is about 0.6 of its size wide; fewer than 80 keeps odd layouts out.
+            return "\n".join(
+                " " * min(round((row.rect[0] - left) / (row.size * 0.6 or 1)), 80) + row.text.lstrip()
+                for row in self.rows
+            ).replace("\t", "  ")
+        if self.tabular:
             return "\n".join(row.text for row in self.rows).replace("\t", "  ")
         return _join(self.rows)
 
@@ -200,10 +207,31 @@ def _parts(page: Any, number: int) -> Iterator[_Part]:
     flags = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
     content: dict[str, Any] = page.get_text("dict", flags=flags)
     height = float(page.rect.height)
+    listing: _Part | None = None
     for block in content["blocks"]:
         rows = _rows(block.get("lines", ()))
         if rows:
-            yield from (_Part(page=number, rows=piece, height=height) for piece in _split(rows))
+            for piece in _split(rows):
+                part = _Part(page=number, rows=piece, height=height)
+                if listing is not None and part.mono and _follows(part, listing):
+                    listing.rows.extend(piece)
+                    continue
+                if listing is not None:
+                    yield listing
+                    listing = None
+                if part.mono:
+                    listing = part  # MuPDF begins a new block where a listing is indented
+                else:
+                    yield part
+    if listing is not None:
+        yield listing
+
+
+def _follows(part: _Part, listing: _Part) -> bool:
+    """Whether a monospaced part is the next line of a listing."""
+    last = listing.rows[-1]
+    gap = part.rows[0].rect[1] - last.rect[3]
+    return -last.size * 0.5 < gap < last.size * 0.8 and part.rows[0].size == last.size
 
 
 def _rows(lines: list[dict[str, Any]]) -> list[_Row]:
