@@ -1,0 +1,593 @@
+"""The list of results: model, painting and keyboard."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QAbstractListModel,
+    QEvent,
+    QModelIndex,
+    QPersistentModelIndex,
+    QPointF,
+    QRect,
+    QRectF,
+    QSize,
+    Qt,
+    Signal,
+)
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QFontMetrics,
+    QHelpEvent,
+    QMouseEvent,
+    QPainter,
+    QResizeEvent,
+    QTextCharFormat,
+    QTextLayout,
+    QTextOption,
+)
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QListView,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QToolTip,
+    QWidget,
+)
+
+from desktop import wording
+from desktop.assets import paint_icon
+from desktop.theme import Theme
+from indexer import api
+
+ROW = Qt.ItemDataRole.UserRole + 1
+_LINES = 2
+_SNIPPET_CHARS = 700
+_LEAD_CHARS = 36
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the list: a file with its best passage, or a further passage of it."""
+
+    hit: api.Hit
+    passage: api.Passage
+    is_file: bool
+    expanded: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What stays the same when the answer is refined: the file, or the file and the passage."""
+        return (self.hit.path, -1 if self.is_file else self.passage.chunk)
+
+
+class ResultsModel(QAbstractListModel):
+    """Files in the order of the answer, each followed by its further passages while expanded."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._hits: tuple[api.Hit, ...] = ()
+        self._expanded: set[str] = set()
+        self._rows: list[Row] = []
+
+    @property
+    def hits(self) -> tuple[api.Hit, ...]:
+        """The files shown."""
+        return self._hits
+
+    def rowCount(self, parent: QModelIndex | QPersistentModelIndex = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self._rows)
+
+    def data(self, index: QModelIndex | QPersistentModelIndex, role: int = 0) -> object:
+        if not index.isValid():
+            return None
+        row = self._rows[index.row()]
+        if role == ROW:
+            return row
+        if role == Qt.ItemDataRole.DisplayRole:
+            return wording.file_name(row.hit.path)
+        if role in (Qt.ItemDataRole.AccessibleTextRole, Qt.ItemDataRole.AccessibleDescriptionRole):
+            return ", ".join(
+                part
+                for part in (
+                    wording.file_name(row.hit.path),
+                    wording.place(row.passage.locator),
+                    _percent(row.passage.similarity),
+                    snippet(row.passage, row.hit.media)[0],
+                )
+                if part
+            )
+        return None
+
+    def row(self, index: QModelIndex | QPersistentModelIndex) -> Row | None:
+        """The row at an index, None for no index."""
+        return self._rows[index.row()] if index.isValid() and index.row() < len(self._rows) else None
+
+    def set_hits(self, hits: Sequence[api.Hit], *, keep_expanded: bool) -> bool:
+        """Show an answer.
+
+        Args:
+            hits: The files, best first.
+            keep_expanded: Whether this refines the answer shown before.
+
+        Returns:
+            True when only the contents of rows changed, False when the rows themselves did.
+        """
+        if not keep_expanded:
+            self._expanded.clear()
+        self._hits = tuple(h for h in hits if h.passages)
+        return self._rebuild()
+
+    def set_expanded(self, path: str, expanded: bool) -> None:
+        """Show or hide the further passages of a file."""
+        if expanded == (path in self._expanded):
+            return
+        position = next(i for i, row in enumerate(self._rows) if row.is_file and row.hit.path == path)
+        row = self._rows[position]
+        more = row.hit.passages[1:]
+        if not more:
+            return
+        self._rows[position] = Row(row.hit, row.passage, True, expanded)
+        if expanded:
+            self._expanded.add(path)
+            self.beginInsertRows(QModelIndex(), position + 1, position + len(more))
+            self._rows[position + 1 : position + 1] = [Row(row.hit, p, False) for p in more]
+            self.endInsertRows()
+        else:
+            self._expanded.discard(path)
+            self.beginRemoveRows(QModelIndex(), position + 1, position + len(more))
+            del self._rows[position + 1 : position + 1 + len(more)]
+            self.endRemoveRows()
+        here = self.index(position)
+        self.dataChanged.emit(here, here)
+
+    def find(self, key: tuple[str, int]) -> int:
+        """The row with a key, -1 for none."""
+        return next((i for i, row in enumerate(self._rows) if row.key == key), -1)
+
+    def _rebuild(self) -> bool:
+        rows: list[Row] = []
+        for hit in self._hits:
+            expanded = hit.path in self._expanded and len(hit.passages) > 1
+            rows.append(Row(hit, hit.passages[0], True, expanded))
+            if expanded:
+                rows.extend(Row(hit, passage, False) for passage in hit.passages[1:])
+        if [r.key for r in rows] == [r.key for r in self._rows]:
+            self._rows = rows
+            if rows:
+                self.dataChanged.emit(self.index(0), self.index(len(rows) - 1))
+            return True
+        self.beginResetModel()
+        self._rows = rows
+        self.endResetModel()
+        return False
+
+
+def snippet(passage: api.Passage, media: str) -> tuple[str, tuple[int, int] | None]:
+    """What the list shows of a passage: white space folded, cut so that the marked sentence is in view.
+
+    Args:
+        passage: The passage; its `mark` counts in characters of `passage.text`.
+        media: Kind of file; the lines of source code are kept apart.
+
+    Returns:
+        The text and where in it (in characters) the mark is.
+    """
+    text = wording.printable(passage.text)
+    code = media == "code"
+    pieces = list(re.finditer(r"[^\n]*\S[^\n]*" if code else r"\S+", text))
+    if code:
+        indent = min((len(p.group()) - len(p.group().lstrip()) for p in pieces), default=0)
+        spans = [(p.start() + indent, p.start() + len(p.group().rstrip())) for p in pieces]
+    else:
+        spans = [p.span() for p in pieces]
+    joint = "\u2028" if code else " "
+    starts: list[int] = []
+    length = 0
+    for begin, end in spans:
+        starts.append(length)
+        length += end - begin + 1
+    shown = joint.join(text[b:e] for b, e in spans)
+
+    def moved(offset: int) -> int:
+        i = bisect.bisect_right([b for b, _ in spans], offset) - 1
+        if i < 0:
+            return 0
+        return starts[i] + min(offset - spans[i][0], spans[i][1] - spans[i][0])
+
+    mark = None
+    if passage.mark is not None and spans and passage.mark[0] < passage.mark[1]:
+        mark = (moved(passage.mark[0]), moved(passage.mark[1]))
+    cut = 0
+    if mark is not None and mark[0] > _LEAD_CHARS:
+        if code:
+            cut = shown.rfind("\u2028", 0, mark[0]) + 1
+        else:
+            cut = mark[0] - _LEAD_CHARS
+            gap = shown.find(" ", cut, mark[0])
+            cut = gap + 1 if gap >= 0 else cut
+    head = "" if cut == 0 or code else "… "
+    shown = head + shown[cut : cut + _SNIPPET_CHARS]
+    if mark is not None:
+        mark = (mark[0] - cut + len(head), min(mark[1] - cut + len(head), len(shown)))
+        mark = mark if mark[0] < mark[1] else None
+    return shown, mark
+
+
+def _percent(similarity: float) -> str:
+    return f"{max(0, min(100, round(similarity * 100)))}%"
+
+
+class ResultsDelegate(QStyledItemDelegate):
+    """Paints rows; all sizes follow the font, everything that may be long is elided."""
+
+    toggled = Signal(QModelIndex)
+
+    def __init__(self, theme: Theme, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._layouts: dict[tuple[object, ...], QTextLayout] = {}
+        theme.changed.connect(self.forget)
+        self._measure()
+
+    def forget(self) -> None:
+        """Drop cached text layouts (the colours or fonts changed)."""
+        self._layouts.clear()
+        self._measure()
+
+    def _measure(self) -> None:
+        self._name_font = self._theme.font(1.08, bold=True)
+        self._small_font = self._theme.font(0.92)
+        self._text_font = self._theme.font(1.0)
+        self._chip_font = self._theme.font(0.8, bold=True)
+        self._code_font = QFont(self._theme.mono_font)
+        self._name = QFontMetrics(self._name_font)
+        self._small = QFontMetrics(self._small_font)
+        self._chip = QFontMetrics(self._chip_font)
+        self._line = max(QFontMetrics(self._text_font).height(), QFontMetrics(self._code_font).height()) + 2
+        self._pad = 10
+        self._left = 18
+        self._icon = 20
+
+    @property
+    def _indent(self) -> int:
+        return self._left + self._icon + 10
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        row = cast(Row, index.data(ROW))
+        height = self._pad * 2 + self._small.height() + 4 + self._line * _LINES
+        if row.is_file:
+            height += self._name.height() + 2
+        return QSize(200, height)
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        row = cast(Row, index.data(ROW))
+        rect: QRect = option.rect
+        state: QStyle.StateFlag = option.state
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        self._background(painter, rect, state)
+        left, right = rect.left() + self._indent, rect.right() - 18
+        top = rect.top() + self._pad
+        if row.is_file:
+            name = wording.ICONS.get(row.hit.media, "file-text")
+            box = QRect(rect.left() + self._left, top + 1, self._icon, self._icon)
+            online = row.hit.online
+            paint_icon(painter, name, box, self._theme.color("accent_text" if online else "muted"))
+            edge = self._similarity(painter, row.hit.similarity, right, top, self._name.height())
+            painter.setFont(self._name_font)
+            painter.setPen(self._theme.color("text" if online else "muted"))
+            room = QRect(left, top, edge - 12 - left, self._name.height())
+            title = wording.file_name(row.hit.path)
+            text = self._name.elidedText(title, Qt.TextElideMode.ElideMiddle, room.width())
+            painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, text)
+            top += self._name.height() + 2
+        self._second_line(painter, row, left, right, top)
+        top += self._small.height() + 4
+        layout = self._layout(row, right - left)
+        painter.setPen(self._theme.color("text"))
+        layout.draw(painter, QPointF(left, top))
+        painter.restore()
+
+    def _background(self, painter: QPainter, rect: QRect, state: QStyle.StateFlag) -> None:
+        selected = bool(state & QStyle.StateFlag.State_Selected)
+        if not selected and not state & QStyle.StateFlag.State_MouseOver:
+            return
+        body = QRectF(rect).adjusted(6, 2, -6, -2)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._theme.color("selection" if selected else "hover"))
+        painter.drawRoundedRect(body, 8, 8)
+        if selected and state & QStyle.StateFlag.State_HasFocus:
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.setPen(self._theme.color("accent"))
+            painter.drawRoundedRect(body.adjusted(0.5, 0.5, -0.5, -0.5), 8, 8)
+
+    def _similarity(self, painter: QPainter, value: float, right: int, top: int, height: int) -> int:
+        """Draw bar and number against the right edge; the left edge of both is returned."""
+        painter.setFont(self._small_font)
+        painter.setPen(self._theme.color("muted"))
+        widest = self._small.horizontalAdvance("100%")
+        number = QRect(right - widest, top, widest, height)
+        painter.drawText(number, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, _percent(value))
+        bar = QRectF(number.left() - 8 - 44, top + height / 2 - 2, 44, 4)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._theme.color("track"))
+        painter.drawRoundedRect(bar, 2, 2)
+        filled = QRectF(bar)
+        filled.setWidth(max(4.0, bar.width() * max(0.0, min(1.0, value))))
+        painter.setBrush(self._theme.color("accent"))
+        painter.drawRoundedRect(filled, 2, 2)
+        return int(bar.left())
+
+    def _second_line(self, painter: QPainter, row: Row, left: int, right: int, top: int) -> None:
+        height = self._small.height()
+        if row.is_file:
+            edge = right
+        else:
+            edge = self._similarity(painter, row.passage.similarity, right, top, height) - 10
+        chip = wording.language_chip(row.passage, row.hit)
+        if chip:
+            edge = self._draw_chip(painter, chip, edge, top, height) - 8
+        if not row.hit.online and row.is_file:
+            edge = self._draw_chip(painter, self.tr("offline"), edge, top, height) - 8
+        if row.is_file and len(row.hit.passages) > 1:
+            more = self._more_rect(row, edge, top, height)
+            painter.setFont(self._small_font)
+            painter.setPen(self._theme.color("accent_text"))
+            arrow = QRect(more.left(), more.center().y() - 6, 13, 13)
+            arrow_name = "chevron-down" if row.expanded else "chevron-right"
+            paint_icon(painter, arrow_name, arrow, self._theme.color("accent_text"))
+            painter.drawText(more.adjusted(16, 0, 0, 0), int(Qt.AlignmentFlag.AlignVCenter), self._more(row))
+            edge = more.left() - 10
+        painter.setFont(self._small_font)
+        painter.setPen(self._theme.color("muted"))
+        place = wording.place(row.passage.locator)
+        room = edge - left
+        if row.is_file:
+            folder = wording.folder_of(row.hit.path)
+            joint = "  ·  " if place else ""
+            needed = self._small.horizontalAdvance(joint + place)
+            for_folder = max(room - needed, min(room // 3, self._small.horizontalAdvance(folder)))
+            text = self._small.elidedText(folder, Qt.TextElideMode.ElideMiddle, for_folder) + joint
+            used = self._small.horizontalAdvance(text)
+            text += self._small.elidedText(place, Qt.TextElideMode.ElideRight, max(0, room - used))
+        else:
+            text = self._small.elidedText(place, Qt.TextElideMode.ElideRight, room)
+        align = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        painter.drawText(QRect(left, top, room, height), align, text)
+
+    def _more(self, row: Row) -> str:
+        return self.tr("%n more", "", len(row.hit.passages) - 1)
+
+    def _more_rect(self, row: Row, edge: int, top: int, height: int) -> QRect:
+        width = 16 + self._small.horizontalAdvance(self._more(row))
+        return QRect(edge - width, top, width, height)
+
+    def _draw_chip(self, painter: QPainter, text: str, right: int, top: int, height: int) -> int:
+        width = self._chip.horizontalAdvance(text) + 12
+        box = QRectF(
+            right - width, top + (height - self._chip.height() - 2) / 2, width, self._chip.height() + 2
+        )
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._theme.color("chip"))
+        painter.drawRoundedRect(box, 4, 4)
+        painter.setFont(self._chip_font)
+        painter.setPen(self._theme.color("muted" if not self._theme.colors.dark else "text"))
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+        return int(box.left())
+
+    def _layout(self, row: Row, width: int) -> QTextLayout:
+        key = (row.hit.path, row.passage.chunk, row.passage.start, row.passage.mark, row.passage.text, width)
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) > 400:
+                self._layouts.clear()
+            font = self._code_font if row.hit.media == "code" else self._text_font
+            layout = _lay_out(
+                *snippet(row.passage, row.hit.media),
+                font,
+                width,
+                self._line,
+                self._theme.color("mark"),
+                self._theme.color("mark_text"),
+            )
+            self._layouts[key] = layout
+        return layout
+
+    def editorEvent(
+        self,
+        event: QEvent,
+        model: QAbstractItemModel,
+        option: QStyleOptionViewItem,
+        index: QModelIndex | QPersistentModelIndex,
+    ) -> bool:
+        if event.type() == QEvent.Type.MouseButtonRelease and isinstance(event, QMouseEvent):
+            row = cast(Row, index.data(ROW))
+            rect: QRect = option.rect
+            if row.is_file and len(row.hit.passages) > 1:
+                top = rect.top() + self._pad + self._name.height() + 2
+                edge = rect.right() - 18
+                chip = wording.language_chip(row.passage, row.hit)
+                edge -= (self._chip.horizontalAdvance(chip) + 20) if chip else 0
+                if not row.hit.online:
+                    edge -= self._chip.horizontalAdvance(self.tr("offline")) + 20
+                box = self._more_rect(row, edge, top, self._small.height()).adjusted(-6, -4, 6, 4)
+                if box.contains(event.position().toPoint()):
+                    self.toggled.emit(index)
+                    return True
+        return super().editorEvent(event, model, option, index)
+
+    def helpEvent(
+        self,
+        event: QHelpEvent,
+        view: QAbstractItemView,
+        option: QStyleOptionViewItem,
+        index: QModelIndex | QPersistentModelIndex,
+    ) -> bool:
+        row = cast(Row | None, index.data(ROW)) if index.isValid() else None
+        if row is None:
+            return False
+        lines = [wording.tilde(row.hit.path)]
+        if row.passage.lang and row.passage.lang != "code":
+            lines.append(self.tr("Language: %1").replace("%1", wording.language_name(row.passage.lang)))
+        lines.append(self.tr("Similarity: %1").replace("%1", _percent(row.passage.similarity)))
+        QToolTip.showText(event.globalPos(), "\n".join(lines), view)
+        return True
+
+
+def _lay_out(
+    text: str,
+    mark: tuple[int, int] | None,
+    font: QFont,
+    width: int,
+    line_height: int,
+    mark_color: QColor,
+    mark_text: QColor,
+) -> QTextLayout:
+    """Break a text into at most `_LINES` lines, the last one elided, and colour its mark."""
+    option = QTextOption()
+    option.setWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+    option.setTextDirection(Qt.LayoutDirection.LayoutDirectionAuto)
+    metrics = QFontMetrics(font)
+    if mark is not None:
+        mark = (wording.utf16(text, mark[0]), wording.utf16(text, mark[1]))
+
+    def broken(content: str) -> tuple[QTextLayout, int, int]:
+        layout = QTextLayout(content, font)
+        layout.setTextOption(option)
+        layout.setCacheEnabled(True)
+        if mark is not None:
+            span = QTextLayout.FormatRange()
+            span.start, span.length = mark[0], max(0, mark[1] - mark[0])
+            style = QTextCharFormat()
+            style.setBackground(mark_color)
+            style.setForeground(mark_text)
+            span.format = style
+            layout.setFormats([span])
+        layout.beginLayout()
+        last_start = end = 0
+        for i in range(_LINES):
+            line = layout.createLine()
+            if not line.isValid():
+                break
+            line.setLineWidth(width)
+            line.setPosition(QPointF(0, i * line_height))
+            last_start, end = line.textStart(), line.textStart() + line.textLength()
+        layout.endLayout()
+        return layout, last_start, end
+
+    layout, last_start, end = broken(text)
+    units = text.encode("utf-16-le", "surrogatepass")
+    if end * 2 < len(units):
+        head = units[: last_start * 2].decode("utf-16-le", "replace")
+        rest = units[last_start * 2 :].decode("utf-16-le", "replace").split("\u2028")[0] + "…"
+        layout, _, _ = broken(head + metrics.elidedText(rest, Qt.TextElideMode.ElideRight, width - 2))
+    return layout
+
+
+class ResultsView(QListView):
+    """The list. The search field keeps the focus and sends it the keys that move."""
+
+    opened = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("results")
+        self.setAccessibleName(self.tr("Results"))
+        self.results = ResultsModel(self)
+        self.setModel(self.results)
+        delegate = ResultsDelegate(theme, self)
+        self._delegate = delegate
+        self.setItemDelegate(delegate)
+        delegate.toggled.connect(self.toggle)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.setMouseTracking(True)
+        self.setUniformItemSizes(False)
+        self.verticalScrollBar().setSingleStep(28)
+        self.doubleClicked.connect(lambda _: self.opened.emit())
+        theme.changed.connect(self._restyle)
+
+    def current(self) -> Row | None:
+        """The selected row."""
+        return self.results.row(self.currentIndex())
+
+    def show_hits(self, hits: Sequence[api.Hit], *, refine: bool) -> None:
+        """Show an answer; when it refines the one before, selection and scroll position stay.
+
+        Args:
+            hits: The files, best first.
+            refine: Whether the query is the same as before.
+        """
+        row = self.current()
+        key = row.key if row is not None and refine else None
+        offset = self.verticalScrollBar().value()
+        in_place = self.results.set_hits(hits, keep_expanded=refine)
+        if in_place and refine:
+            return
+        position = self.results.find(key) if key is not None else -1
+        if position >= 0:
+            self.setCurrentIndex(self.results.index(position))
+            self.verticalScrollBar().setValue(offset)
+        elif self.results.rowCount():
+            self.setCurrentIndex(self.results.index(0))
+            self.scrollToTop()
+
+    def step(self, step: int) -> None:
+        """Select the row `step` further down (negative: up), stopping at the ends."""
+        count = self.results.rowCount()
+        if count:
+            here = self.currentIndex().row() if self.currentIndex().isValid() else -1
+            self.setCurrentIndex(self.results.index(max(0, min(count - 1, here + step))))
+
+    def page_rows(self) -> int:
+        """How many rows a page holds."""
+        first = self.results.index(0)
+        height = self.sizeHintForIndex(first).height() if first.isValid() else 1
+        return max(1, self.viewport().height() // max(1, height))
+
+    def toggle(self, index: QModelIndex) -> None:
+        """Show or hide the further passages of the file at an index."""
+        row = self.results.row(index)
+        if row is not None and row.is_file:
+            self.setCurrentIndex(index)
+            self.results.set_expanded(row.hit.path, not row.expanded)
+
+    def expand(self) -> bool:
+        """Show the further passages of the selected file; False when there is nothing to show."""
+        row = self.current()
+        if row is None or not row.is_file or row.expanded or len(row.hit.passages) < 2:
+            return False
+        self.results.set_expanded(row.hit.path, True)
+        return True
+
+    def collapse(self) -> bool:
+        """Hide the further passages of the selected file; False when none are shown."""
+        row = self.current()
+        if row is None or (row.is_file and not row.expanded):
+            return False
+        position = self.results.find((row.hit.path, -1))
+        self.setCurrentIndex(self.results.index(position))
+        self.results.set_expanded(row.hit.path, False)
+        return True
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self._delegate.forget()
+        super().resizeEvent(event)
+
+    def _restyle(self) -> None:
+        self.viewport().update()

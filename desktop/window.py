@@ -1,0 +1,743 @@
+"""The main window: search field, results, preview, status."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer, QUrl
+from PySide6.QtGui import (
+    QAction,
+    QCloseEvent,
+    QCursor,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeyEvent,
+    QKeySequence,
+    QMouseEvent,
+    QPalette,
+    QShortcut,
+)
+from PySide6.QtWidgets import (
+    QDialog,
+    QFileDialog,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QMessageBox,
+    QSplitter,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from desktop import wording
+from desktop.actions import FileActions
+from desktop.assets import icon, sample_library
+from desktop.background import Background
+from desktop.connection import Connection
+from desktop.home import EmptyPage, HomePage
+from desktop.library import LibraryDialog
+from desktop.preview import PreviewPane
+from desktop.results import ResultsView, Row
+from desktop.status_strip import StatusStrip
+from desktop.theme import Theme
+from desktop.widgets import Banner, tool_button
+from indexer import api
+
+_DEBOUNCE_MS = 120
+_FRESHEN_MS = 3000
+_LIMIT = 40
+_PASSAGES = 4
+_CHANNEL = "window"
+
+
+class MainWindow(QWidget):
+    """The window of one library.
+
+    Args:
+        theme: Colours and fonts.
+        connection: The line to the service; the window opens it.
+        background: Threads for what must not hold up the event loop.
+        state: Where the window remembers its place and sizes.
+        actions: How files are opened.
+        choose_folder: Asks the person for a folder and calls back with it.
+    """
+
+    def __init__(
+        self,
+        theme: Theme,
+        connection: Connection,
+        background: Background,
+        state: QSettings,
+        actions: FileActions | None = None,
+        choose_folder: Callable[[QWidget, Callable[[str], None]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.setObjectName("mainWindow")
+        self.setWindowTitle("Dragoman")
+        self.setAcceptDrops(True)
+        self._theme = theme
+        self._connection = connection
+        self._background = background
+        self._state = state
+        self._actions = actions or FileActions()
+        self._choose_folder = choose_folder or _native_folder_dialog
+        self._status: api.Status | None = None
+        self._folders: tuple[api.Folder, ...] | None = None
+        self._listing = False
+        self._search_id = 0
+        self._asked = ""  # the query of the search under way or answered last
+        self._shown = ""  # the query whose answer the list shows
+        self._final = False
+        self._files_seen = -1
+        self._notices: tuple[api.Notice, ...] = ()
+        self._banner_source = ""
+        self._library: LibraryDialog | None = None
+        self._help: QDialog | None = None
+        self._debounce = _timer(self, _DEBOUNCE_MS, self._search)
+        self._freshen = _timer(self, _FRESHEN_MS, self._search_again)
+        self._folders_soon = _timer(self, 500, self._ask_folders)
+        self._build()
+        self._connect()
+        self._restore()
+        self._show_page()
+
+    # --- building -------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        top = QHBoxLayout()
+        top.setContentsMargins(14, 12, 12, 12)
+        top.setSpacing(6)
+        self.field = QLineEdit()
+        self.field.setObjectName("searchField")
+        self.field.setAccessibleName(self.tr("Search"))
+        self.field.setPlaceholderText(self.tr("Search by meaning, in any language"))
+        self.field.setFont(self._theme.font(1.25))
+        self.field.setMaxLength(4000)
+        magnifier = QAction(icon("search", QPalette.ColorRole.PlaceholderText), "", self.field)
+        self.field.addAction(magnifier, QLineEdit.ActionPosition.LeadingPosition)
+        self._clear_action = QAction(
+            icon("clear", QPalette.ColorRole.PlaceholderText), self.tr("Clear (Esc)"), self.field
+        )
+        self._clear_action.triggered.connect(self.field.clear)
+        self._clear_action.setVisible(False)
+        self.field.addAction(self._clear_action, QLineEdit.ActionPosition.TrailingPosition)
+        self.library_button = tool_button(
+            "library", self.tr("Library, problems and settings (Ctrl+,)"), "libraryButton"
+        )
+        self.help_button = tool_button("help", self.tr("Keyboard shortcuts (F1)"), "helpButton")
+        for button in (self.library_button, self.help_button):
+            button.setIconSize(QSize(22, 22))
+        top.addWidget(self.field, 1)
+        top.addSpacing(4)
+        top.addWidget(self.library_button)
+        top.addWidget(self.help_button)
+        column.addLayout(top)
+        self.banner = Banner()
+        holder = QVBoxLayout()
+        holder.setContentsMargins(14, 0, 14, 0)
+        holder.addWidget(self.banner)
+        column.addLayout(holder)
+        column.addSpacing(0)
+        self.pages = QStackedWidget()
+        self.pages.setObjectName("pages")
+        self.home = HomePage(self._theme, has_sample=sample_library() is not None)
+        self.empty = EmptyPage(self._theme)
+        self.splitter = QSplitter(Qt.Orientation.Horizontal)
+        self.splitter.setObjectName("splitter")
+        self.splitter.setHandleWidth(1)
+        self.splitter.setChildrenCollapsible(False)
+        left = QFrame()
+        left.setObjectName("resultsPane")
+        left.setMinimumWidth(300)
+        listing = QVBoxLayout(left)
+        listing.setContentsMargins(0, 0, 0, 0)
+        listing.setSpacing(0)
+        header = QFrame()
+        header.setObjectName("resultsHeader")
+        row = QHBoxLayout(header)
+        row.setContentsMargins(18, 6, 18, 6)
+        self.summary = QLabel()
+        self.summary.setObjectName("resultsSummary")
+        self.summary.setProperty("muted", True)
+        row.addWidget(self.summary)
+        row.addStretch(1)
+        listing.addWidget(header)
+        self.results = ResultsView(self._theme)
+        listing.addWidget(self.results, 1)
+        self.preview = PreviewPane(self._theme, self._connection, self._background)
+        self.preview.setMinimumWidth(320)
+        self.splitter.addWidget(left)
+        self.splitter.addWidget(self.preview)
+        self.splitter.setStretchFactor(0, 5)
+        self.splitter.setStretchFactor(1, 6)
+        self.splitter.setSizes([500, 600])
+        for page in (self.home, self.empty, self.splitter):
+            self.pages.addWidget(page)
+        column.addWidget(self.pages, 1)
+        self.strip = StatusStrip(self._theme)
+        column.addWidget(self.strip)
+        self.setFocusProxy(self.field)
+        self.field.setFocus()
+        order = [
+            self.field, self.library_button, self.help_button, self.results, self.preview.open_button,
+            self.preview.reveal_button, self.preview.copy_button, self.strip.pause, self.strip.problems,
+        ]  # fmt: skip
+        for before, after in itertools.pairwise(order):
+            QWidget.setTabOrder(before, after)
+
+    def _connect(self) -> None:
+        self.field.textChanged.connect(self._typed)
+        self.field.installEventFilter(self)
+        for watched in (self.results, self.preview.page_view, self.preview.code_view, self.preview.text_view):
+            watched.installEventFilter(self)
+        self.results.selectionModel().currentChanged.connect(self._selected)
+        self.results.opened.connect(self._open)
+        self.results.customContextMenuRequested.connect(self._menu)
+        self.preview.open_wanted.connect(self._open_path)
+        self.preview.reveal_wanted.connect(self._reveal_path)
+        self.preview.copy_wanted.connect(self._copy_path)
+        self.preview.link_wanted.connect(self._ask_link)
+        self.library_button.clicked.connect(lambda: self.show_library(0))
+        self.help_button.clicked.connect(self.show_help)
+        self.home.add_wanted.connect(self.choose_folder)
+        self.home.sample_wanted.connect(self._add_sample)
+        self.home.question_chosen.connect(self._ask_question)
+        self.strip.pause_wanted.connect(self._pause)
+        self.strip.problems_wanted.connect(lambda: self.show_library(1))
+        self._connection.ready.connect(self._ready)
+        self._connection.lost.connect(self._lost)
+        self._connection.failed.connect(self._service_failed)
+        self._connection.status.connect(self._take_status)
+        for keys in ("Ctrl+L", "Ctrl+K", "Ctrl+F"):
+            QShortcut(QKeySequence(keys), self, self._focus_field)
+        QShortcut(QKeySequence("Ctrl+,"), self, lambda: self.show_library(0))
+        QShortcut(QKeySequence("F1"), self, self.show_help)
+        QShortcut(QKeySequence("Ctrl+Shift+C"), self, self._copy)
+        for keys in ("Ctrl+Return", "Ctrl+Enter"):
+            QShortcut(QKeySequence(keys), self, self._reveal)
+        QShortcut(QKeySequence("Ctrl+O"), self, self.choose_folder)
+        QShortcut(QKeySequence("Ctrl+PgUp"), self, lambda: self.preview.turn(-1))
+        QShortcut(QKeySequence("Ctrl+PgDown"), self, lambda: self.preview.turn(1))
+        for keys in ("Ctrl++", "Ctrl+="):
+            QShortcut(QKeySequence(keys), self, lambda: self.preview.zoom(1))
+        QShortcut(QKeySequence("Ctrl+-"), self, lambda: self.preview.zoom(-1))
+        QShortcut(QKeySequence("Ctrl+0"), self, lambda: self.preview.zoom(0))
+        QShortcut(QKeySequence("Ctrl+Q"), self, self.close)
+        QShortcut(QKeySequence("Ctrl+W"), self, self.close)
+
+    def _restore(self) -> None:
+        geometry, splitter = self._state.value("geometry"), self._state.value("splitter")
+        if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
+            self.resize(1120, 740)
+        if isinstance(splitter, QByteArray):
+            self.splitter.restoreState(splitter)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        self._state.setValue("geometry", self.saveGeometry())
+        self._state.setValue("splitter", self.splitter.saveState())
+        self._state.sync()
+        if self._library is not None:
+            self._library.close()
+        self._connection.close()
+        self._background.close()
+        super().closeEvent(event)
+
+    # --- keyboard -------------------------------------------------------------------------
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() != QEvent.Type.KeyPress or not isinstance(event, QKeyEvent):
+            return super().eventFilter(watched, event)
+        if watched is self.field:
+            return self._field_key(event) or super().eventFilter(watched, event)
+        return self._other_key(watched, event) or super().eventFilter(watched, event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if not self._other_key(self, event):
+            super().keyPressEvent(event)
+
+    def _field_key(self, event: QKeyEvent) -> bool:
+        key, plain = event.key(), not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        if key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and plain:
+            self.results.step(1 if key == Qt.Key.Key_Down else -1)
+        elif key in (Qt.Key.Key_PageUp, Qt.Key.Key_PageDown) and plain:
+            step = self.results.page_rows()
+            self.results.step(step if key == Qt.Key.Key_PageDown else -step)
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and plain:
+            self._enter()
+        elif key == Qt.Key.Key_Escape:
+            self.field.clear()
+        elif key == Qt.Key.Key_Right and plain and self._at_end():
+            return self.results.expand()
+        elif key == Qt.Key.Key_Left and plain and self._at_end():
+            return self.results.collapse()
+        elif event.text() in ("?", "？") and not self.field.text():
+            self.show_help()
+        else:
+            return False
+        return True
+
+    def _other_key(self, watched: QObject, event: QKeyEvent) -> bool:
+        """A key pressed outside the field: what is typed goes to the field."""
+        key = event.key()
+        if key == Qt.Key.Key_Escape:
+            self._focus_field()
+            return True
+        if watched is self.results:
+            if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and not event.modifiers():
+                self._open()
+                return True
+            if key == Qt.Key.Key_Right:
+                return self.results.expand()
+            if key == Qt.Key.Key_Left:
+                return self.results.collapse()
+        modifiers = event.modifiers() & ~(
+            Qt.KeyboardModifier.ShiftModifier | Qt.KeyboardModifier.KeypadModifier
+        )
+        if event.text().isprintable() and event.text() and not modifiers:
+            self.field.setFocus()
+            self.field.deselect()
+            self.field.end(False)
+            self.field.insert(event.text())
+            return True
+        return False
+
+    def _at_end(self) -> bool:
+        field = self.field
+        return not field.hasSelectedText() and field.cursorPosition() == len(field.text())
+
+    def _focus_field(self) -> None:
+        self.field.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.field.selectAll()
+
+    def _enter(self) -> None:
+        query = self.field.text().strip()
+        if not query:
+            return
+        if self._debounce.isActive() or query != self._asked:
+            self._search()
+        elif query == self._shown:
+            self._open()
+
+    # --- searching ------------------------------------------------------------------------
+
+    def _typed(self, text: str) -> None:
+        self._clear_action.setVisible(bool(text))
+        if text.strip():
+            self._debounce.start()
+            return
+        self._debounce.stop()
+        self._freshen.stop()
+        if self._search_id:
+            self._connection.cancel(self._search_id)
+        self._search_id, self._asked, self._shown = 0, "", ""
+        self.results.show_hits((), refine=False)
+        self.preview.clear()
+        self._dismiss("search")
+        self._show_page()
+
+    def _search(self) -> None:
+        self._debounce.stop()
+        query = self.field.text().strip()
+        if not query:
+            return
+        if self._search_id:
+            # The service drops the older search itself: the channel is the same.
+            self._connection.forget(self._search_id)
+        self._asked, self._final = query, False
+        message = api.Search(id=0, query=query, limit=_LIMIT, passages=_PASSAGES, channel=_CHANNEL)
+        self._search_id = self._connection.request(message, self._take_result, self._search_failed)
+        self._summarise()
+
+    def _search_again(self) -> None:
+        """Files came in since the answer that is shown."""
+        if self._asked and self._final and not self._debounce.isActive():
+            self._search()
+
+    def _take_result(self, reply: api.Reply) -> None:
+        if not isinstance(reply, api.SearchResult) or reply.id != self._search_id:
+            return
+        refine = self._shown == self._asked
+        self._final = reply.final
+        self._dismiss("search")
+        if not refine and not reply.final and not reply.hits:
+            return
+        self._shown = self._asked
+        self._took = reply.took_ms
+        if reply.final:
+            self._search_id = 0
+            self._files_seen = self._status.files if self._status else -1
+        self.results.show_hits(reply.hits, refine=refine)
+        self._show_page()
+        self._selected()
+        self._summarise()
+
+    def _search_failed(self, reply: api.Failed) -> None:
+        self._search_id = 0
+        self._final = True
+        if not self._connection.is_ready or reply.title == "Cancelled":
+            return
+        self._warn("search", reply.title, reply.message, self.tr("Try again"), self._search)
+        self._summarise()
+
+    def _summarise(self) -> None:
+        if self._asked != self._shown:
+            self.summary.setText(self.tr("Searching…"))
+            return
+        count = len(self.results.results.hits)
+        text = wording.files(count)
+        if self._final:
+            took = self.tr("%1 ms").replace("%1", wording.number(max(1, round(self._took))))
+            text = f"{text}  ·  {took}"
+        self.summary.setText(text)
+
+    def _selected(self) -> None:
+        row = self.results.current()
+        if row is None:
+            self.preview.clear()
+        else:
+            self.preview.show_passage(row.hit, row.passage)
+
+    def _ask_question(self, question: str) -> None:
+        self.field.setFocus()
+        self.field.setText(question)
+        self._search()
+
+    # --- files ----------------------------------------------------------------------------
+
+    def _current_path(self) -> str | None:
+        row = self.results.current()
+        return row.hit.path if row is not None and self.pages.currentWidget() is self.splitter else None
+
+    def _open(self) -> None:
+        if (path := self._current_path()) is not None:
+            self._open_path(path)
+
+    def _reveal(self) -> None:
+        if (path := self._current_path()) is not None:
+            self._reveal_path(path)
+
+    def _copy(self) -> None:
+        if (path := self._current_path()) is not None:
+            self._copy_path(path)
+
+    def _open_path(self, path: str) -> None:
+        if not self._actions.open(path):
+            self._file_missing(path)
+
+    def _reveal_path(self, path: str) -> None:
+        if not self._actions.reveal(path):
+            self._file_missing(path)
+
+    def _copy_path(self, path: str) -> None:
+        self._actions.copy(path)
+        self.summary.setText(self.tr("Path copied"))
+
+    def _file_missing(self, path: str) -> None:
+        title = self.tr("“%1” could not be opened").replace("%1", wording.file_name(path))
+        message = self.tr("It may have been moved, its disk may be offline, or no program is set for it.")
+        self._warn("file", title, message)
+
+    def _ask_link(self, url: QUrl) -> None:
+        """A link in a document goes nowhere before the person has seen where it leads."""
+        if url.scheme() not in ("http", "https", "mailto"):
+            return
+        box = QMessageBox(self)
+        box.setObjectName("linkQuestion")
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle(self.tr("Open link"))
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.setText(self.tr("Open this address in your browser?"))
+        box.setInformativeText(url.toDisplayString()[:500])
+        go = box.addButton(self.tr("Open"), QMessageBox.ButtonRole.AcceptRole)
+        stay = box.addButton(self.tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(stay)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        go.clicked.connect(lambda: self._actions.browse(url))
+        box.open()
+
+    def _menu(self) -> None:
+        row = self.results.current()
+        if row is None:
+            return
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.addAction(icon("open"), self.tr("Open"), self._open)
+        menu.addAction(icon("folder-open"), self.tr("Show in folder"), self._reveal)
+        menu.addAction(icon("copy"), self.tr("Copy path"), self._copy)
+        passage = row.passage.text
+        menu.addAction(self.tr("Copy passage"), lambda: self._actions.copy(passage))
+        menu.popup(QCursor.pos())
+
+    # --- the library ----------------------------------------------------------------------
+
+    def choose_folder(self) -> None:
+        """Ask for a folder and add it to the library."""
+        self._choose_folder(self, self.add_folder)
+
+    def add_folder(self, path: str) -> None:
+        """Add a folder to the library."""
+        if path:
+            self._connection.request(api.AddFolder(id=0, path=path), self._added)
+
+    def _add_sample(self) -> None:
+        folder = sample_library()
+        if folder is not None:
+            self.add_folder(str(folder))
+
+    def _added(self, reply: api.Reply) -> None:
+        self._ask_folders()
+        if self._library is not None:
+            self._library.refresh()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if _dropped_folders(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        for folder in _dropped_folders(event):
+            self.add_folder(folder)
+        event.acceptProposedAction()
+
+    def show_library(self, tab: int) -> None:
+        """Open the library dialog: 0 folders, 1 problems, 2 settings."""
+        if self._library is None:
+            self._library = LibraryDialog(self._theme, self._connection, self)
+            self._library.add_wanted.connect(self.choose_folder)
+            self._library.reveal_wanted.connect(self._reveal_path)
+            self._library.copy_wanted.connect(self._actions.copy)
+            self._library.changed.connect(self._ask_folders)
+        self._library.open_at(tab)
+
+    def _ask_folders(self) -> None:
+        if not self._listing:
+            self._listing = True
+            self._connection.request(api.ListFolders(id=0), self._take_folders, self._no_folders)
+
+    def _take_folders(self, reply: api.Reply) -> None:
+        self._listing = False
+        if isinstance(reply, api.Folders):
+            self._folders = reply.folders
+            self._show_page()
+
+    def _no_folders(self, reply: api.Failed) -> None:
+        self._listing = False
+
+    # --- the service ----------------------------------------------------------------------
+
+    def _ready(self) -> None:
+        self._dismiss("service")
+        self._ask_folders()
+        if self.field.text().strip():
+            self._search()
+
+    def _lost(self) -> None:
+        self._status = None
+        self._search_id = 0
+        self.strip.show_waiting()
+        self._warn(
+            "service",
+            self.tr("The search service stopped"),
+            self.tr("It is being started again. Your library is safe."),
+        )
+
+    def _service_failed(self, title: str, message: str) -> None:
+        if self._connection.is_ready:
+            self._warn("request", title, message)
+        else:
+            self._warn("service", title, message, self.tr("Try again"), self._connection.open)
+        self._show_page()
+
+    def _take_status(self, reply: object) -> None:
+        status = cast(api.Status, reply)
+        before, self._status = self._status, status
+        self.strip.show_status(status)
+        if self._library is not None:
+            self._library.status_changed()
+        changed = before is None or (before.files, before.state) != (status.files, status.state)
+        if changed and not self._folders_soon.isActive():
+            self._folders_soon.start()
+        if self._asked and self._files_seen not in (-1, status.files) and not self._freshen.isActive():
+            self._freshen.start()
+        self._take_notices(status)
+        self._show_page()
+
+    def _take_notices(self, status: api.Status) -> None:
+        notices = status.notices
+        if status.encoder.state == "failed":
+            title = self.tr("The language model could not be loaded")
+            notices = (api.Notice(title=title, message=status.encoder.message), *notices)
+        if notices == self._notices:
+            return
+        self._notices = notices
+        if not notices:
+            self._dismiss("notice")
+            return
+        first, rest = notices[0], notices[1:]
+        message = "\n".join([first.message, *(f"{n.title}. {n.message}" for n in rest)])
+        self._warn("notice", first.title, message)
+
+    def _pause(self, paused: bool) -> None:
+        self._connection.request(api.SetPaused(id=0, paused=paused), lambda _: None)
+
+    def _warn(
+        self,
+        source: str,
+        title: str,
+        message: str,
+        button: str = "",
+        action: Callable[[], None] | None = None,
+    ) -> None:
+        self._banner_source = source
+        self.banner.show_message(title, message, button, action)
+
+    def _dismiss(self, source: str) -> None:
+        if self._banner_source == source:
+            self.banner.hide()
+            self._banner_source = ""
+
+    # --- what is in the middle ------------------------------------------------------------
+
+    def _show_page(self) -> None:
+        if self._asked:
+            if self.results.results.hits:
+                self.pages.setCurrentWidget(self.splitter)
+                return
+            if self._shown == self._asked:
+                self.empty.show_nothing(self._asked, self._reasons())
+                self.pages.setCurrentWidget(self.empty)
+                return
+            if self.pages.currentWidget() is not self.home:
+                return
+        self.pages.setCurrentWidget(self._idle_page())
+
+    def _idle_page(self) -> QWidget:
+        status, folders = self._status, self._folders
+        if folders is None or status is None:
+            if self._banner_source == "service" and not self._connection.is_ready:
+                self.empty.show_message(
+                    "warning",
+                    self.tr("The search service is not running"),
+                    self.tr("Dragoman tries again by itself."),
+                )
+                return self.empty
+            if folders is None:
+                self.empty.show_message("clock", self.tr("One moment…"), self.tr("Opening your library."))
+                return self.empty
+            return self.home
+        sample = sample_library()
+        is_sample = sample is not None and [f.path for f in folders] == [str(sample)]
+        if not folders:
+            self.home.show_welcome()
+        elif status.waiting or status.state == "scanning":
+            self.home.show_progress(status, self.strip.describe(status), sample=is_sample)
+        else:
+            self.home.show_idle(status, len(folders), sample=is_sample)
+        return self.home
+
+    def _reasons(self) -> list[str]:
+        """Why an answer may be empty, beyond the question itself."""
+        reasons = []
+        status, folders = self._status, self._folders or ()
+        if self._folders == ():
+            reasons.append(self.tr("The library has no folders yet; add one with Ctrl+O."))
+        if status is not None and status.waiting:
+            text = self.strip.describe(status)
+            reasons.append(self.tr("Not everything is read yet: %1.").replace("%1", text))
+        if status is not None and status.encoder.state == "loading":
+            reasons.append(self.tr("The language model is still loading; only words are compared so far."))
+        for folder in folders:
+            if not folder.online:
+                text = self.tr("The folder %1 is offline.")
+                reasons.append(text.replace("%1", wording.tilde(folder.path)))
+        return reasons
+
+    # --- help -----------------------------------------------------------------------------
+
+    def show_help(self) -> None:
+        """List the keyboard shortcuts."""
+        if self._help is None:
+            self._help = _shortcuts_dialog(self, self._theme)
+        self._help.show()
+        self._help.raise_()
+        self._help.activateWindow()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        self.field.setFocus()
+        super().mousePressEvent(event)
+
+    def current_row(self) -> Row | None:
+        """The selected result."""
+        return self.results.current()
+
+
+def _timer(parent: QObject, interval: int, act: Callable[[], None]) -> QTimer:
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(interval)
+    timer.timeout.connect(act)
+    return timer
+
+
+def _native_folder_dialog(parent: QWidget, chosen: Callable[[str], None]) -> None:
+    dialog = QFileDialog(parent)
+    dialog.setFileMode(QFileDialog.FileMode.Directory)
+    dialog.setOption(QFileDialog.Option.ShowDirsOnly)
+    dialog.setDirectory(str(Path.home()))
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.fileSelected.connect(chosen)
+    dialog.open()
+
+
+def _dropped_folders(event: QDropEvent) -> list[str]:
+    paths = (url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile())
+    return [path for path in paths if Path(path).is_dir()]
+
+
+def _shortcuts_dialog(parent: MainWindow, theme: Theme) -> QDialog:
+    dialog = QDialog(parent)
+    dialog.setObjectName("helpDialog")
+    dialog.setWindowTitle(parent.tr("Keyboard shortcuts"))
+    grid = QGridLayout(dialog)
+    grid.setContentsMargins(24, 20, 24, 24)
+    grid.setHorizontalSpacing(24)
+    grid.setVerticalSpacing(8)
+    rows = (
+        (parent.tr("Type"), parent.tr("Search; what you type always goes to the search field")),
+        ("Ctrl+L   Ctrl+K   Ctrl+F", parent.tr("Go to the search field")),
+        ("↑   ↓   PgUp   PgDn", parent.tr("Move through the results")),
+        ("→   ←", parent.tr("Show or hide further passages of a file")),
+        ("Enter", parent.tr("Search at once; then open the selected file")),
+        ("Ctrl+Enter", parent.tr("Show the file in its folder")),
+        ("Ctrl+Shift+C", parent.tr("Copy the path of the file")),
+        ("Ctrl+PgUp   Ctrl+PgDn", parent.tr("Turn the page of the preview")),
+        ("Ctrl++   Ctrl+−   Ctrl+0", parent.tr("Zoom the page of the preview")),
+        ("Ctrl+O", parent.tr("Add a folder")),
+        ("Ctrl+,", parent.tr("Library, problems and settings")),
+        ("Esc", parent.tr("Clear the search")),
+        ("F1   ?", parent.tr("This list")),
+    )
+    for i, (keys, text) in enumerate(rows):
+        label = QLabel(keys)
+        label.setFont(theme.font(1.0, bold=True))
+        grid.addWidget(label, i, 0)
+        grid.addWidget(QLabel(text), i, 1)
+    filters = QLabel(
+        parent.tr(
+            "In a search: “exact words”, -without, ext:pdf, type:code, lang:zh, in:folder, "
+            "after:2024-01, before:2025"
+        )
+    )
+    filters.setWordWrap(True)
+    filters.setProperty("muted", True)
+    grid.addWidget(filters, len(rows), 0, 1, 2)
+    return dialog
