@@ -2,7 +2,7 @@
 
 from indexer.watch.changes import FileChange
 from indexer.watch.rules import Rules
-from indexer.watch.scan import Entry, Known, root_device, root_online, scan, sweep
+from indexer.watch.walk import Entry, Known, root_device, root_online, scan, sweep
 from indexer.watch.watcher import State, Watcher
 
 __all__ = [

@@ -17,11 +17,12 @@ class FileChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         kind: ``upsert``: the file is new or its content may have changed. ``remove``: it is gone; with
-            `is_dir` everything below it is gone too (as well as a file of that name). ``move``: what was at `old` is now at `path`, with
-            `is_dir` together with everything below it (a ``rescan`` of `path` follows then, for what
-            changed meanwhile); a moved file's content may have changed as well, which size and time
-            tell, and an `old` that the index does not have makes it an ``upsert``. ``rescan``: run
-            `sweep` below `path`, which may be a folder, a file that replaced one, or gone.
+            `is_dir` everything below it is gone too, as well as a file of that name. ``move``: what was
+            at `old` is now at `path`, with `is_dir` together with everything below it (a ``rescan`` of
+            `path` follows then, for what changed meanwhile); a moved file's content may have changed as
+            well, which size and time tell, and an `old` that the index does not have makes it an
+            ``upsert``. ``rescan``: run `sweep` below `path`, which may be a folder, a file that replaced
+            one, or gone.
             A file that is gone when the turn of its ``upsert`` comes can be left alone: the change
             that tells so follows.
         root: The root that `path` is in (`old` may have been in another).

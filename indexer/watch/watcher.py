@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from indexer.watch.changes import Coalescer, Event, FileChange, merge, settle
 from indexer.watch.rules import CONTROL, IGNORE_FILES, Rules
-from indexer.watch.scan import root_device, root_online
+from indexer.watch.walk import root_device, root_online
 
 log = logging.getLogger(__name__)
 

@@ -174,11 +174,12 @@ def sweep(rules: Rules, known: Iterable[Known], below: str | None = None) -> Ite
         looked at are neither. Upserts come first, so that a moved file is recognised by its content.
     """
     root = rules.root
-    inside = None if below is None or below == root else below.rstrip(os.sep) + os.sep
+    below = below or root
+    inside = below.rstrip(os.sep) + os.sep
     left = {
         file.path: (file.size, file.mtime_ns)
         for file in known
-        if inside is None or file.path == below or file.path.startswith(inside)
+        if file.path == below or file.path.startswith(inside)
     }
     unseen: list[str] = []
     for path, size, mtime_ns, _, _, error in scan(rules, below):
