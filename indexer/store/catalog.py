@@ -513,7 +513,7 @@ class Catalog:
             generation = (last[0][0] or 0) + 1
             db.execute("DELETE FROM indexes WHERE model = ?", (self.model_id,))
             db.execute(
-                "INSERT INTO indexes(model, generation, state) VALUES(?, ?, 'building')",
+                "INSERT INTO indexes(model, generation, state, clean) VALUES(?, ?, 'building', 0)",
                 (self.model_id, generation),
             )
             number = db.last_insert_rowid()
@@ -522,7 +522,7 @@ class Catalog:
                 " WHERE key BETWEEN ? AND ? ORDER BY key",
                 (number, _TEXT_MASK, self._key(0), self._key(_TEXT_MASK)),
             )
-        return Index(number, generation, "building", True)
+        return Index(number, generation, "building", False)
 
     def set_index(self, index: Index, *, active: bool | None = None, clean: bool | None = None) -> None:
         """Flip a generation to active, or note whether its folder is in use (not clean) or at rest."""
@@ -568,11 +568,22 @@ class Catalog:
         rows = db.ask("SELECT text_id FROM outbox WHERE index_id = ? LIMIT ?", (index.id, limit))
         return [row[0] for row in rows]
 
-    def outbox_size(self, index: Index) -> int:
-        """How many texts Chroma does not have yet."""
+    def vector_ids(self, index: Index | None = None) -> npt.NDArray[np.int64]:
+        """Texts with a vector of the active model; of an index, those that Chroma acknowledged."""
         with self.read() as db:
-            query = "SELECT count(*) FROM outbox WHERE index_id = ?"
-            return int(db.ask(query, (index.id,))[0][0])
+            rows = db.ask(
+                "SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key",
+                (self._key(0), self._key(_TEXT_MASK)),
+            )
+            ids = np.fromiter((row[0] & _TEXT_MASK for row in rows), np.int64, len(rows))
+            if index is not None:
+                ids = np.setdiff1d(ids, self.outbox_ids(db, index, -1), assume_unique=True)
+        return ids
+
+    def text_count(self) -> int:
+        """How many texts there are, in use or not."""
+        with self.read() as db:
+            return int(db.ask("SELECT count(*) FROM texts")[0][0])
 
     # --- roots -----------------------------------------------------------------------------
 

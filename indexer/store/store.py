@@ -14,12 +14,17 @@ from indexer import api
 from indexer.errors import FileError, IndexerError
 from indexer.settings import private_folder
 from indexer.store.catalog import Catalog, Change, Database, Vector, unit_rows
+from indexer.store.chroma import Accelerator
 from indexer.store.matrix import Matrix, View
 from indexer.store.types import Candidate, Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
 
 log = logging.getLogger(__name__)
 
-_EXACT_BELOW = 20_000  # so many chunks or fewer are scored one by one rather than over-fetched
+# Scoring so many vectors one by one costs no more than asking Chroma for enough of them.
+_EXACT_BELOW = 20_000
+_EXACT_WHILE_WRITING = 100_000
+_PENDING_LIMIT = 20_000
+_FETCH_LIMIT = 1_000
 
 
 class Store:
@@ -39,6 +44,7 @@ class Store:
         """
         self._dir = private_folder(data_dir)
         self._matrix: Matrix | None = None
+        self._accelerator: Accelerator | None = None
         self._catalog = Catalog(self._dir)
         self._catalog.before_commit = self._before_commit
         self._catalog.after_commit = self._after_commit
@@ -58,8 +64,13 @@ class Store:
                     matrix.put(ids, vectors)
             matrix.enliven(self._catalog.live_texts(db).tolist())
         self._matrix = matrix
+        if self._use_chroma:
+            self._accelerator = Accelerator(self._catalog, self._dir / "chroma", model.key)
 
     def _let_go(self) -> None:
+        if self._accelerator is not None:
+            self._accelerator.stop()
+            self._accelerator = None
         if self._matrix is not None:
             self._matrix.close(good=True)
             self._matrix = None
@@ -88,6 +99,8 @@ class Store:
         if self._matrix is not None:
             self._matrix.retire(change.dead)
             self._matrix.forget(change.freed)
+        if self._accelerator is not None and change.queued:
+            self._accelerator.wake()
 
     # --- roots -----------------------------------------------------------------------------
 
@@ -199,7 +212,37 @@ class Store:
             return []
         query = query / np.float32(norm)
         with matrix.reading(), self._catalog.read() as db:
-            return self._exact(db, matrix.view(), query, k, below)
+            view = matrix.view()
+            found = self._accelerated(db, view, query, k, below)
+            return self._exact(db, view, query, k, below) if found is None else found
+
+    def _accelerated(
+        self, db: Database, view: View, query: Vector, k: int, below: Sequence[str]
+    ) -> list[Candidate] | None:
+        """The answer with Chroma's help, or None when exact search is quicker or has to serve."""
+        accelerator = self._accelerator
+        serving = accelerator.serving() if accelerator else None
+        if accelerator is None or serving is None:
+            return None
+        size = view.size()
+        if accelerator.writing and size <= _EXACT_WHILE_WRITING:
+            return None
+        pending = self._catalog.outbox_ids(db, serving.index, _PENDING_LIMIT + 1)
+        if len(pending) > _PENDING_LIMIT:
+            return None
+        fetch = 2 * k + 16
+        if below:
+            share = self._catalog.chunks_below(db, below) / max(1, self._catalog.counts().chunks)
+            if share * size <= _EXACT_BELOW or fetch / share > _FETCH_LIMIT:
+                return None
+            fetch = int(1.5 * fetch / share)
+        near = accelerator.query(serving, query, fetch)
+        if near is None:
+            return None
+        new = view.best(query, fetch, np.array(pending, np.int64))
+        found = self._visible(db, np.union1d(view.wanted(near), new), query, k, below)
+        # Too few when texts out of use, or outside the folders, crowd out the others.
+        return found if len(found) == k else None
 
     def _exact(
         self, db: Database, view: View, query: Vector, k: int, below: Sequence[str]
@@ -242,15 +285,17 @@ class Store:
     @property
     def accelerator(self) -> Literal["chroma", "exact"]:
         """Who serves `nearest` now."""
-        return "exact"
+        accelerator = self._accelerator
+        return "chroma" if accelerator is not None and accelerator.serving() is not None else "exact"
 
     def notices(self) -> list[api.Notice]:
         """What a person should know about the index just now."""
-        return []
+        notice = self._accelerator.notice if self._accelerator is not None else None
+        return [] if notice is None else [notice]
 
     def wait_accelerator(self, timeout: float) -> bool:
         """Wait until Chroma serves and has everything; False when it does not within `timeout` seconds."""
-        return False
+        return self._accelerator is not None and self._accelerator.wait(timeout)
 
     def check(self) -> list[str]:
         """Everything that is inconsistent inside the library, in words; empty when all is well."""
@@ -261,4 +306,10 @@ class Store:
                     wrong = self._matrix.compare(dict(zip(ids, vectors, strict=True)))
                     if wrong:
                         found.append(f"rows of the exact matrix that differ from the catalog: {len(wrong)}")
+        serving = self._accelerator.serving() if self._accelerator is not None else None
+        if self._accelerator is not None and serving is not None:
+            known = self._catalog.vector_ids(serving.index)
+            present = self._accelerator.all_ids()
+            if present is not None and len(lost := np.setdiff1d(known, present)):
+                found.append(f"vectors that Chroma acknowledged and does not have: {len(lost)}")
         return found

@@ -1,0 +1,225 @@
+"""The child process that owns Chroma: `python -m indexer.store.chroma_child`, requests on stdin.
+
+Chroma's binding holds the interpreter's lock while it writes and a damaged folder can take the
+process down, so it lives here. The child ends when stdin does, that is, also when its
+parent dies, and only between two requests, because Chroma rewrites its files in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from indexer.store.wire import (
+    LENGTH,
+    AllIds,
+    Answer,
+    Done,
+    Found,
+    Open,
+    Opened,
+    Query,
+    Refused,
+    Request,
+    Upsert,
+    read_frame,
+)
+
+if TYPE_CHECKING:
+    import chromadb
+
+COLLECTION = "vectors"
+# A damaged index makes Chroma write a sparse file of a terabyte and more.
+LARGEST_FILE = 32 << 30
+_LOCK_WAIT_S = 20.0
+_PAGE = 10_000
+_HNSW_HEADER = struct.Struct("<iQQQQ")  # version, offset, capacity, elements, bytes an element
+
+
+def hnsw_doubts(folder: Path) -> str:
+    """Compare the HNSW files below a Chroma folder with their headers; empty when they agree.
+
+    The layout is hnswlib's: `data_level0.bin` holds one record an element, `length.bin` one norm, and
+    `link_lists.bin` for each element a 32-bit size and so many bytes of links.
+    """
+    for header in folder.glob("*/header.bin"):
+        try:
+            _, _, capacity, elements, record = _HNSW_HEADER.unpack(header.read_bytes()[: _HNSW_HEADER.size])
+            sizes = {
+                name: (header.parent / f"{name}.bin").stat().st_size for name in ("data_level0", "length")
+            }
+            if not elements and not (header.parent / "index_metadata.pickle").exists():
+                continue  # nothing was written out yet, all is in Chroma's log
+            if elements > capacity or not (header.parent / "index_metadata.pickle").stat().st_size:
+                return f"{header}: {elements} elements in {capacity} places"
+            if sizes["data_level0"] != elements * record or sizes["length"] != elements * 4:
+                return f"{header}: {elements} elements of {record} bytes, but {sizes}"
+            links = header.parent / "link_lists.bin"
+            if links.stat().st_size > elements * record:
+                return f"{header}: link lists of {links.stat().st_size} bytes"
+            words = np.fromfile(links, "<u4").tolist()
+            at = 0
+            for _ in range(elements):
+                at += 1 + words[at] // 4
+            if at != len(words):
+                return f"{header}: link lists end after {at} of {len(words)} words"
+            norms = np.fromfile(header.parent / "length.bin", "<f4")
+            if not np.allclose(norms, 1.0, atol=0.01):
+                return f"{header}: norms that are not 1"
+        except (OSError, struct.error, IndexError, ValueError) as error:
+            return f"{header}: {error}"
+    return ""
+
+
+class _Folder:
+    """The open Chroma folder."""
+
+    def __init__(self, request: Open) -> None:
+        import chromadb
+        from chromadb.config import Settings
+
+        folder = Path(request.folder)
+        self._lock = _own(folder.with_name(folder.name + ".lock"))
+        doubts = "" if request.create else hnsw_doubts(folder)
+        if doubts:
+            raise ValueError(doubts)
+        if not request.create and not (folder / "chroma.sqlite3").is_file():
+            raise FileNotFoundError(str(folder / "chroma.sqlite3"))
+        self._client: Any = chromadb.PersistentClient(
+            str(folder), settings=Settings(anonymized_telemetry=False, allow_reset=False)
+        )
+        self._collection: chromadb.Collection = (
+            self._client.create_collection(
+                COLLECTION,
+                embedding_function=None,
+                configuration={
+                    "hnsw": {
+                        "space": "cosine",
+                        "max_neighbors": 24,
+                        "ef_construction": 128,
+                        "ef_search": 128,
+                        "sync_threshold": request.sync_threshold,
+                    }
+                },
+            )
+            if request.create
+            else self._client.get_collection(COLLECTION, embedding_function=None)
+        )
+
+    def count(self) -> int:
+        return self._collection.count()
+
+    def upsert(self, request: Upsert) -> None:
+        ids = np.frombuffer(request.ids, np.int64)
+        vectors = np.frombuffer(request.vectors, np.float32).reshape(len(ids), -1)
+        self._collection.upsert(ids=[str(number) for number in ids], embeddings=vectors)
+
+    def query(self, request: Query) -> Found:
+        vector = np.frombuffer(request.vector, np.float32)
+        answer = self._collection.query(
+            query_embeddings=vector[None, :], n_results=request.k, include=["distances"]
+        )
+        distances = answer["distances"] or [[]]
+        return _found(request.id, answer["ids"][0], distances[0])
+
+    def all_ids(self, request: AllIds) -> Found:
+        ids: list[str] = []
+        while page := self._collection.get(include=[], limit=_PAGE, offset=len(ids))["ids"]:
+            ids.extend(page)
+        return _found(request.id, ids, [])
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _found(number: int, ids: list[str], distances: list[float]) -> Found:
+    return Found(number, np.array(ids, np.int64).tobytes(), np.array(distances, np.float32).tobytes())
+
+
+def _own(file: Path) -> IO[bytes]:
+    """Keep other children away from the folder; one whose parent died may still be at its last request."""
+    handle = file.open("ab")
+    if os.name == "nt":
+        return handle
+    import fcntl
+
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return handle
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    os.umask(0o077)
+    for name in (signal.SIGINT, signal.SIGTERM):  # the parent decides when it is over
+        signal.signal(name, signal.SIG_IGN)
+    if os.name != "nt":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = LARGEST_FILE if hard == resource.RLIM_INFINITY else min(hard, LARGEST_FILE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    # What a library prints must not get among the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _serve(sys.stdin.buffer, answers)
+
+
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    decoder = msgspec.msgpack.Decoder(Request)
+    encoder = msgspec.msgpack.Encoder()
+    folder: _Folder | None = None
+    while (frame := read_frame(requests)) is not None:
+        request: Request = decoder.decode(frame)
+        answer: Answer
+        try:
+            if isinstance(request, Open):
+                folder = _Folder(request)
+                answer = Opened(request.id, folder.count())
+            elif folder is None:
+                answer = Refused(request.id, "no folder is open")
+            elif isinstance(request, Upsert):
+                folder.upsert(request)
+                answer = Done(request.id)
+            elif isinstance(request, Query):
+                answer = folder.query(request)
+            elif isinstance(request, AllIds):
+                answer = folder.all_ids(request)
+            else:
+                folder.close()
+                folder = None
+                answer = Done(request.id)
+        # Whatever goes wrong inside Chroma (its Rust panics included) is the parent's to judge.
+        except BaseException as error:  # noqa: BLE001
+            answer = Refused(request.id, f"{type(error).__name__}: {error}")
+        data = encoder.encode(answer)
+        try:
+            answers.write(LENGTH.pack(len(data)) + data)
+            answers.flush()
+        except BrokenPipeError:
+            break
+        if folder is None and isinstance(answer, Done):  # closed
+            break
+    if folder is not None:
+        with contextlib.suppress(Exception):
+            folder.close()
+
+
+if __name__ == "__main__":
+    main()
