@@ -14,6 +14,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,8 @@ def _start(data_dir: Path, deadline: float) -> None:
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
     )
+    # It outlives its starter as a rule; where it does not, somebody must take its exit code.
+    threading.Thread(target=process.wait, name="service-reaper", daemon=True).start()
     assert process.stdout is not None
     with process.stdout as report:
         ready, _, _ = select.select([report], [], [], max(0.0, deadline - time.monotonic()))

@@ -339,6 +339,7 @@ class _Connection:
         self._write_lock = asyncio.Lock()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._channels: dict[str, int] = {}
+        self._hung_up = False
         self.subscribed = False
         self.last_status = b""
 
@@ -362,6 +363,7 @@ class _Connection:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             log.debug("A client left in the middle of a message")
         finally:
+            self._hung_up = True
             for task in list(self._tasks.values()):
                 task.cancel()
             self._writer.close()
@@ -426,7 +428,13 @@ class _Connection:
         def ended(done: asyncio.Task[None]) -> None:
             if self._tasks.get(request_id) is done:
                 del self._tasks[request_id]
-            if not done.cancelled() and (error := done.exception()) is not None:
+            if self._hung_up:
+                return
+            if done.cancelled():
+                # Said here, because a task that is cancelled before its first step runs no line of its own.
+                gone = api.Failed(id=request_id, title="Cancelled", message="It was cancelled.")
+                self._begin(0, self.send(gone))
+            elif (error := done.exception()) is not None:
                 log.debug("An answer could not be sent: %s", type(error).__name__)
 
         task.add_done_callback(ended)
@@ -435,10 +443,6 @@ class _Connection:
         assert not isinstance(request, api.Hello)
         try:
             await self._carry_out(request)
-        except asyncio.CancelledError:
-            with contextlib.suppress(OSError, TimeoutError):
-                await self.send(api.Failed(id=request.id, title="Cancelled", message="It was cancelled."))
-            raise
         except IndexerError as error:
             await self.send(api.Failed(id=request.id, title=error.title, message=error.message))
         except OSError:
