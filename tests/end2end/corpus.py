@@ -99,15 +99,15 @@ def questions() -> list[Question]:
 
 
 def default_folder() -> Path:
-    """Where the corpus is kept unless told otherwise."""
-    return settings.cache_dir() / "corpus"
+    """Where the corpus is kept unless told otherwise: beside the product's cache, which is never indexed."""
+    return settings.cache_dir().with_name("dragoman-corpus")
 
 
 def fetch(folder: Path | None = None) -> Path:
     """Make sure that the corpus is there.
 
     Args:
-        folder: Where to keep it; the product's cache folder by default.
+        folder: Where to keep it; `default_folder` unless given.
 
     Returns:
         The folder, which holds the libraries ``full`` and ``mixed``.
