@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,8 @@ class SentenceTransformers:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-        from transformers.utils import logging
-
-        # It reports a pooler that E5 does not have.
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        # It warns of a pooler, which E5 does not have.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
         transformer = Transformer(str(model_folder))
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
         self._model: Any = SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
