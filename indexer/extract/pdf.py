@@ -76,7 +76,7 @@ class _Part(msgspec.Struct):
             left = min(row.rect[0] for row in self.rows)
             # A monospaced character is about 0.6 of its size wide; fewer than 80 keeps odd layouts out.
             return "\n".join(
-                " " * min(round((row.rect[0] - left) / (row.size * 0.6 or 1)), 80) + row.text.lstrip()
+                " " * min(round((row.rect[0] - left) / (row.size * 0.6 or 1)), 80) + row.text
                 for row in self.rows
             ).replace("\t", "  ")
         if self.tabular:
@@ -207,9 +207,11 @@ def _parts(page: Any, number: int) -> Iterator[_Part]:
     flags = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
     content: dict[str, Any] = page.get_text("dict", flags=flags)
     height = float(page.rect.height)
+    # MuPDF gives places on the page before it is turned; everyone else means the page as it is seen.
+    turn = page.rotation_matrix
     listing: _Part | None = None
     for block in content["blocks"]:
-        rows = _rows(block.get("lines", ()))
+        rows = _rows(block.get("lines", ()), turn)
         if rows:
             for piece in _split(rows):
                 part = _Part(page=number, rows=piece, height=height)
@@ -234,8 +236,9 @@ def _follows(part: _Part, listing: _Part) -> bool:
     return -last.size * 0.5 < gap < last.size * 0.8 and part.rows[0].size == last.size
 
 
-def _rows(lines: list[dict[str, Any]]) -> list[_Row]:
+def _rows(lines: list[dict[str, Any]], turn: Any) -> list[_Row]:
     """MuPDF's lines, those side by side made one."""
+    pymupdf = _pymupdf()
     rows: list[_Row] = []
     for line in lines:
         spans = line["spans"]
@@ -243,7 +246,7 @@ def _rows(lines: list[dict[str, Any]]) -> list[_Row]:
         words = [span for span in spans if span["text"].strip()]
         if not words:
             continue
-        x0, y0, x1, y1 = line["bbox"]
+        x0, y0, x1, y1 = pymupdf.Rect(line["bbox"]) * turn
         # The size of most characters: a footnote's number does not count.
         sizes: Counter[float] = Counter()
         for span in words:
