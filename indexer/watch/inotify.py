@@ -127,9 +127,19 @@ class InotifySource:
             if any(fd == self._stop_read for fd, _ in ready):
                 return
             with self._lock:
-                if ready:
-                    self._read()
-                self._give_up(time.monotonic() - _PAIR_S)
+                try:
+                    if ready:
+                        self._read()
+                    self._give_up(time.monotonic() - _PAIR_S)
+                except Exception:
+                    # A thread that ends here would leave every folder unwatched without a word.
+                    log.exception("events could not be followed; every folder is looked through")
+                    self._lost()
+
+    def _lost(self) -> None:
+        for root in list(self._roots):
+            self._watch_new(root)
+            self._on_event(Event("rescan", root, True))
 
     def _read(self) -> None:
         try:
@@ -143,9 +153,7 @@ class InotifySource:
             name = os.fsdecode(buffer[at - length : at].rstrip(b"\0"))
             if mask & _Q_OVERFLOW:
                 log.warning("the kernel's event queue ran over; every folder is looked through")
-                for root in list(self._roots):
-                    self._watch_new(root)
-                    self._on_event(Event("rescan", root, True))
+                self._lost()
             elif mask & _IGNORED:
                 path = self._path.pop(wd, None)
                 if path is not None and self._wd.get(path) == wd:

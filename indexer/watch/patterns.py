@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import count
+from typing import NamedTuple
 
 _POSIX = {
     "alnum": "a-zA-Z0-9",
@@ -30,10 +32,16 @@ class Patterns:
     """The patterns of one ignore file."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        rules = [rule for rule in map(_parse, lines) if rule is not None]
-        rules.reverse()  # the last line that matches decides; an alternation takes the first
-        self._files, self._files_say = _compile([rule for rule in rules if not rule[2]])
-        self._folders, self._folders_say = _compile(rules)
+        parsed = [line for line in map(_parse, count(1), lines) if line is not None]
+        parsed.reverse()  # the last line that matches decides; an alternation takes the first
+        # Most patterns are for names at any depth: those look at the name alone, which is much quicker.
+        self._matchers = {
+            is_dir: tuple(
+                _compile([r for r in parsed if (is_dir or not r.folders_only) and r.anchored is anchored])
+                for anchored in (False, True)
+            )
+            for is_dir in (False, True)
+        }
 
     @classmethod
     def parse(cls, text: str) -> Patterns:
@@ -50,22 +58,41 @@ class Patterns:
         Returns:
             True for ignore, False where a negated pattern takes it in again, None when no pattern matches.
         """
-        regex, say = (self._folders, self._folders_say) if is_dir else (self._files, self._files_say)
-        if regex is None:
-            return None
-        match = regex.fullmatch(relative)
-        return None if match is None or match.lastindex is None else say[match.lastindex - 1]
+        by_name, by_path = self._matchers[is_dir]
+        line, ignores = 0, None
+        if by_name is not None:
+            match = by_name[0].fullmatch(relative, relative.rfind("/") + 1)
+            if match is not None:
+                line, ignores = by_name[1][(match.lastindex or 1) - 1]
+        if by_path is not None:
+            match = by_path[0].fullmatch(relative)
+            if match is not None:
+                other, says = by_path[1][(match.lastindex or 1) - 1]
+                if other > line:
+                    return says
+        return ignores
 
 
-def _compile(rules: list[tuple[str, bool, bool]]) -> tuple[re.Pattern[str] | None, list[bool]]:
-    if not rules:
-        return None, []
+class _Line(NamedTuple):
+    number: int
+    body: str  # regular expression for the name, or for the path where anchored
+    ignores: bool
+    folders_only: bool
+    anchored: bool
+
+
+_Matcher = tuple[re.Pattern[str], list[tuple[int, bool]]]
+
+
+def _compile(lines: list[_Line]) -> _Matcher | None:
+    if not lines:
+        return None
     # Each alternative holds exactly one group, empty and last, so that lastindex names the line.
-    return re.compile("|".join(f"{body}()" for body, _, _ in rules), re.DOTALL), [r[1] for r in rules]
+    regex = re.compile("|".join(f"{line.body}()" for line in lines), re.DOTALL)
+    return regex, [(line.number, line.ignores) for line in lines]
 
 
-def _parse(line: str) -> tuple[str, bool, bool] | None:
-    """Body of a regular expression, whether it ignores, and whether it is for folders only."""
+def _parse(number: int, line: str) -> _Line | None:
     if line.startswith("#"):
         return None
     line = _strip(line)
@@ -77,11 +104,8 @@ def _parse(line: str) -> tuple[str, bool, bool] | None:
         line = line[:-1]
     if not line:
         return None
-    anchored = "/" in line
     body = _translate(line.removeprefix("/"))
-    if body is None:
-        return None
-    return (body if anchored else f"(?:.*/)?{body}"), ignores, folders_only
+    return None if body is None else _Line(number, body, ignores, folders_only, "/" in line)
 
 
 def _strip(line: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import os
 import re
@@ -51,16 +50,27 @@ _OUTPUTS = {
     "build": ("pyproject.toml", "setup.py", "package.json", "build.gradle", "build.gradle.kts"),
     "dist": ("pyproject.toml", "setup.py", "package.json"),
 }
-_FILES = {
-    "editor's lock or backup file": ("~$*", ".~lock.*#", ".#*", "#*#", "*~", "*.swp", "*.swo", "*.swx"),
-    "unfinished download or temporary file": ("*.part", "*.crdownload", "*.partial", "*.tmp"),
-    "compiled file": ("*.pyc", "*.pyo"),
-    "system file": (".DS_Store", "Thumbs.db", "desktop.ini"),
-}
-_FILE_REASONS = tuple(_FILES)
-_FILE_NAMES = re.compile(
-    "|".join(f"({'|'.join(fnmatch.translate(glob) for glob in globs)})" for globs in _FILES.values())
+_NAMES = {".DS_Store": "system file", "Thumbs.db": "system file", "desktop.ini": "system file"}
+_LOCK, _UNFINISHED, _COMPILED = (
+    "editor's lock or backup file",
+    "unfinished or temporary file",
+    "compiled file",
 )
+_PREFIXES = ("~$", ".~lock.", ".#", "#")
+_SUFFIXES = {
+    "~": _LOCK,
+    "#": _LOCK,
+    ".swp": _LOCK,
+    ".swo": _LOCK,
+    ".swx": _LOCK,
+    ".part": _UNFINISHED,
+    ".crdownload": _UNFINISHED,
+    ".partial": _UNFINISHED,
+    ".tmp": _UNFINISHED,
+    ".pyc": _COMPILED,
+    ".pyo": _COMPILED,
+}
+_SUFFIX_TUPLE = tuple(_SUFFIXES)
 _TRASH = re.compile(r"\.Trash-\d+")
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 
@@ -131,9 +141,13 @@ class FolderRules:
             if name[0] == "." and _TRASH.fullmatch(name):
                 return "waste basket"
         else:
-            match = _FILE_NAMES.match(name)
-            if match is not None:
-                return _FILE_REASONS[(match.lastindex or 1) - 1]
+            # Plain prefixes and suffixes: this is asked for every file of every sweep.
+            if name.startswith(_PREFIXES) and (name[0] != "#" or name[-1] == "#"):
+                return _LOCK
+            if name.endswith(_SUFFIX_TUPLE) and (name[-1] != "#" or name.startswith((".~lock.", "#"))):
+                return next(reason for suffix, reason in _SUFFIXES.items() if name.endswith(suffix))
+            if (reason := _NAMES.get(name)) is not None:
+                return reason
         if name[0] == "." and not rules.hidden:
             return "hidden"
         for kind, layers in ((".ignore", self._ignore), (".gitignore", self._git)):
