@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from indexer.chunk import Draft
-from indexer.chunk.grammars import COMMENTS, CONTAINERS, FUNCTIONS, WRAPPERS, definition, parser
+from indexer.chunk.grammars import COMMENTS, CONTAINERS, FUNCTIONS, WRAPPERS, definition, parse
 from indexer.chunk.pieces import BLOCK, INSIDE, SECTION, SENTENCE, Counts, Piece, Span, measure, pack
 from indexer.document import Document
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_PARSED_CHARS = 2_000_000  # longer files are generated; they are cut at blank lines
+_PARSED_CHARS = 1_000_000  # longer files are generated; they are cut at blank lines
 _WIDEST_LINE = 2_000  # a file with longer lines on average than a tenth of this is not written by hand
 _DEPTH = 8  # containers in containers
 _WRAPPED = 6  # nodes between a container and what it defines
@@ -135,9 +135,8 @@ def _parse(document: Document) -> Node | None:
     lines = text.count("\n") + 1
     if len(text) > _PARSED_CHARS or len(text) / lines > _WIDEST_LINE / 10:
         return None
-    reader = parser(document.code_language or "")
     # A lone surrogate becomes one "?", so lines stay the same.
-    return reader.parse(text.encode("utf-8", "replace")).root_node if reader is not None else None
+    return parse(document.code_language or "", text.encode("utf-8", "replace"))
 
 
 def _regions(source: _Source, root: Node) -> Iterator[_Region]:
@@ -156,13 +155,20 @@ def _inside(
 ) -> Iterator[_Region]:
     """Regions of a container's lines: its definitions and what stands between them."""
     below = (*context, signature) if signature else context
+
+    def gap(begin: int, stop: int) -> _Region:
+        """What stands before, between or after definitions; the first has the container's own line."""
+        if begin == first:
+            return _Region(begin, stop, path, "", context, signature, None)
+        return _Region(begin, stop, path, "", below, "", None)
+
     at = first
     for start, end, name, node in _definitions(container):
         begin, stop = max(start, at), min(end + 1, past)
         if begin >= stop or (begin > start and source.tokens(begin, stop) == 0):
             continue
         if begin > at:
-            yield _Region(at, begin, path, "", context if at == first else below, "", None)
+            yield gap(at, begin)
         head = _signature(source, node)
         if (
             depth < _DEPTH
@@ -175,7 +181,7 @@ def _inside(
             yield _Region(begin, stop, path, name, below, head, node)
         at = stop
     if at < past:
-        yield _Region(at, past, path, "", context if at == first else below, "", None)
+        yield gap(at, past)
 
 
 def _definitions(container: Node) -> Iterator[tuple[int, int, str, Node]]:

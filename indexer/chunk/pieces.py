@@ -173,6 +173,8 @@ def pack(pieces: Sequence[Piece], target: int, limit: int) -> list[tuple[int, in
             if end > first + 1 and tokens > min(1.25 * aim, limit):
                 break
             score = pieces[end].strength - 2.0 * abs(tokens - aim) / aim
+            if tokens < 0.4 * aim:
+                score -= SECTION  # hardly worth a chunk
             if score >= best_score:
                 best, best_score = end, score
             end += 1
