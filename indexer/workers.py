@@ -768,22 +768,23 @@ def _read(path: Path, max_bytes: int, use: Callable[[bytes], object]) -> os.stat
         descriptor = os.open(path, flags)
     except OSError as error:
         raise _unreadable(path, error) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise _not_a_file(path)
-            if before.st_size > max_bytes:
-                raise _too_large(path, before.st_size, max_bytes)
-            length = 0
-            while block := file.read(_READ_BLOCK):
-                length += len(block)
-                if length > max_bytes:
-                    raise _too_large(path, length, max_bytes)
-                use(block)
-            after = os.fstat(descriptor)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise _not_a_file(path)
+        if before.st_size > max_bytes:
+            raise _too_large(path, before.st_size, max_bytes)
+        length = 0
+        while block := os.read(descriptor, _READ_BLOCK):
+            length += len(block)
+            if length > max_bytes:
+                raise _too_large(path, length, max_bytes)
+            use(block)
+        after = os.fstat(descriptor)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or length != after.st_size:
         message = "It was written to while it was read. It is read again when it has come to rest."
         raise FileChangedError(path, "Changed while being read", message)
