@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from PySide6.QtCore import QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QGuiApplication, QIcon, QIconEngine, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
+log = logging.getLogger(__name__)
 _HERE = Path(__file__).resolve().parent
 # A wheel carries the pictures inside the package, a source tree beside it.
 ASSETS = next((p for p in (_HERE / "assets", _HERE.parent / "assets") if p.is_dir()), _HERE / "assets")
@@ -18,6 +21,16 @@ def sample_library() -> Path | None:
     """The folder of the sample library, None when this copy has none."""
     folder = ASSETS / "sample-library"
     return folder if folder.is_dir() else None
+
+
+def sample_questions() -> tuple[str, ...]:
+    """Questions that the sample library answers, in several languages; none when it is not there."""
+    try:
+        stored = json.loads((ASSETS / "sample-library-questions.json").read_text(encoding="utf-8"))
+        return tuple(str(example["query"]) for example in stored["examples"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("the sample library's questions cannot be read: %s", error)
+        return ()
 
 
 @lru_cache(maxsize=128)

@@ -16,20 +16,12 @@ from PySide6.QtWidgets import (
 )
 
 from desktop import wording
-from desktop.assets import app_icon, icon
+from desktop.assets import app_icon, icon, sample_questions
 from desktop.theme import Theme
 from desktop.widgets import FlowLayout
 from indexer import api
 
 # Questions in the languages people have; they are data, so they are the same in every translation.
-_SAMPLE_QUESTIONS = (
-    "how do I keep bread fresh",
-    "如何备份重要的文件",
-    "Wie lange ist die Kündigungsfrist?",
-    "retry a request with exponential backoff",
-    "recette avec des tomates",
-    "地震のときはどうするか",
-)
 _OWN_QUESTIONS = (
     "notice period in the rental contract",
     "如何备份重要的文件",
@@ -169,6 +161,7 @@ class HomePage(QScrollArea):
         body.addWidget(self.drop_hint)
         self.try_label = _centred(theme, 1.0)
         self.try_label.setProperty("muted", True)
+        body.addSpacing(10)
         body.addWidget(self.try_label)
         self.questions = QWidget()
         self.questions.setObjectName("questions")
@@ -229,12 +222,12 @@ class HomePage(QScrollArea):
         self._show(welcome=False, progress=False)
 
     def _ask(self, *, sample: bool) -> None:
-        questions = _SAMPLE_QUESTIONS if sample else _OWN_QUESTIONS
+        questions = (sample_questions() if sample else ()) or _OWN_QUESTIONS
         if sample:
             self.try_label.setText(self.tr("Try one of these:"))
         else:
             self.try_label.setText(self.tr("Ask as you would ask a person, for example:"))
-        if questions == self._asked:
+        if questions == self._asked:  # built once, or the buttons would lose a click in the middle
             return
         self._asked = questions
         while (item := self._flow.takeAt(0)) is not None:
@@ -298,7 +291,7 @@ class EmptyPage(QWidget):
                 "Filters such as ext: lang: in: and “exact words” leave files out; remove them to see more."
             ),
         ]
-        self.text.setText("\n".join([*reasons, *tips]))
+        self.text.setText("\n".join([*reasons, "", *tips] if reasons else tips))
         self._draw()
 
     def show_message(self, icon_name: str, title: str, text: str) -> None:

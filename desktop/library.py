@@ -91,8 +91,12 @@ class FolderCard(QFrame):
         remove = tool_button("trash", self.tr("Remove from the library…"), "removeFolder")
         reveal.clicked.connect(lambda: self.reveal_wanted.emit(self.folder.path))
         remove.clicked.connect(lambda: self.remove_wanted.emit(self.folder.path))
-        row.addWidget(reveal, 0, Qt.AlignmentFlag.AlignTop)
-        row.addWidget(remove, 0, Qt.AlignmentFlag.AlignTop)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(2)
+        buttons.addWidget(reveal)
+        buttons.addWidget(remove)
+        row.addLayout(buttons)
+        row.setAlignment(buttons, Qt.AlignmentFlag.AlignTop)
         theme.changed.connect(self._draw)
         self.show_folder(folder)
 
@@ -204,6 +208,7 @@ class ProblemsPane(QWidget):
         top = QHBoxLayout()
         self.kind = QComboBox()
         self.kind.setObjectName("problemKind")
+        self.kind.setMinimumHeight(30)
         self.kind.setAccessibleName(self.tr("Show"))
         self.kind.addItem(self.tr("Failed and skipped"), None)
         self.kind.addItem(self.tr("Failed"), "failed")
@@ -356,6 +361,8 @@ class SettingsPane(QWidget):
         self.largest = self._spin("maxFileSize", 1, 4096, self.tr(" MB"))
         self.device = QComboBox()
         self.device.setObjectName("device")
+        self.device.setMinimumHeight(30)
+        self.device.setMaximumWidth(240)
         for text, value in (
             (self.tr("Automatic"), "auto"),
             (self.tr("Processor"), "cpu"),
@@ -413,7 +420,8 @@ class SettingsPane(QWidget):
         spin.setObjectName(name)
         spin.setRange(low, high)
         spin.setSuffix(suffix)
-        spin.setMinimumWidth(130)
+        spin.setMaximumWidth(240)
+        spin.setMinimumHeight(30)
         return spin
 
     def refresh(self) -> None:
@@ -505,6 +513,7 @@ class LibraryDialog(QDialog):
         self.tabs = QTabWidget()
         self.tabs.setObjectName("libraryTabs")
         self.tabs.setDocumentMode(True)
+        self.tabs.tabBar().setDrawBase(False)
         column.addWidget(self.tabs)
         self.problems = ProblemsPane(connection)
         self.settings = SettingsPane(connection)

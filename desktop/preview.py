@@ -245,7 +245,8 @@ class PreviewPane(QFrame):
             done = partial(self._show_page, ticket, reply, sharper)
             self._background.submit(lambda: QImage.fromData(reply.png), done)
             return
-        window = around(reply.text, reply.start, reply.end, reply.first_line)
+        blank = len(reply.text[reply.start : reply.end]) - len(reply.text[reply.start : reply.end].rstrip())
+        window = around(reply.text, reply.start, reply.end - blank, reply.first_line)
         self._shown = (window.text, window.start)
         mark = self._mark_in(window.text, window.start)
         if reply.media == "code":

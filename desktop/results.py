@@ -358,9 +358,11 @@ class ResultsDelegate(QStyledItemDelegate):
             joint = "  ·  " if place else ""
             needed = self._small.horizontalAdvance(joint + place)
             for_folder = max(room - needed, min(room // 3, self._small.horizontalAdvance(folder)))
-            text = self._small.elidedText(folder, Qt.TextElideMode.ElideMiddle, for_folder) + joint
-            used = self._small.horizontalAdvance(text)
-            text += self._small.elidedText(place, Qt.TextElideMode.ElideRight, max(0, room - used))
+            text = self._small.elidedText(folder, Qt.TextElideMode.ElideMiddle, for_folder)
+            used = self._small.horizontalAdvance(text + joint)
+            place = self._small.elidedText(place, Qt.TextElideMode.ElideRight, max(0, room - used))
+            # Isolated, so that a right-to-left folder and its place do not run into each other.
+            text = f"\u2066{text}\u2069{joint}\u2068{place}\u2069"
         else:
             text = self._small.elidedText(place, Qt.TextElideMode.ElideRight, room)
         align = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter

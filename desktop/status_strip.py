@@ -70,6 +70,11 @@ class StatusStrip(QFrame):
         self.current.setText("")
         self.update()
 
+    def show_stopped(self) -> None:
+        """The service could not be started."""
+        self.show_waiting()
+        self.text.setText(self.tr("The search service is not running"))
+
     def show_status(self, status: api.Status) -> None:
         """Show what the service said last."""
         self._status = status
@@ -79,7 +84,8 @@ class StatusStrip(QFrame):
         label = self.tr("Resume indexing") if paused else self.tr("Pause indexing")
         self.pause.setToolTip(label)
         self.pause.setAccessibleName(label)
-        self.pause.setVisible(status.state in ("paused", "scanning", "indexing", "watching"))
+        idle = status.state == "watching" and not status.files
+        self.pause.setVisible(status.state not in ("starting", "stopping") and not idle)
         working = status.state in ("scanning", "indexing")
         self.current.setText(wording.tilde(status.current) if status.current and working else "")
         self.index.setText(self.tr("Checking the index, exact search serves"))
@@ -124,6 +130,8 @@ class StatusStrip(QFrame):
             if status.remaining_s is not None and status.waiting:
                 parts.append(wording.remaining(status.remaining_s))
             return " – ".join(parts)
+        if not status.files:
+            return self.tr("No files yet")
         files = self._grouped(wording.files(status.files), status.files)
         passages = self._grouped(wording.passages(status.chunks), status.chunks)
         return self.tr("Up to date – %1, %2").replace("%1", files).replace("%2", passages)

@@ -184,7 +184,8 @@ def _mono_font(base: QFont) -> QFont:
     font = QFont(system)
     fallbacks = [f for f in (*_CJK_MONO, *_EMOJI) if f in installed]
     names: list[str] = [f for f in ("JetBrains Mono", "Noto Sans Mono", "DejaVu Sans Mono") if f in installed]
-    family = system.family() if system.family() not in {"", "Monospace"} else (names or ["Monospace"])[0]
+    generic = system.family().lower() in {"", "mono", "monospace"}
+    family = system.family() if not generic else (names or ["Monospace"])[0]
     font.setFamilies([family, *fallbacks])
     font.setStyleHint(QFont.StyleHint.Monospace)
     font.setFixedPitch(True)
@@ -231,7 +232,7 @@ def _style_sheet(c: Colors) -> str:
     QToolTip {{ color: {c.text}; background: {c.raised}; border: 1px solid {c.border}; padding: 4px 6px; }}
     QLineEdit#searchField {{
         border: 1px solid {c.control}; border-radius: 10px; padding: 9px 12px 9px 8px;
-        background: {c.surface}; color: {c.text};
+        background: {c.surface}; color: {c.text}; placeholder-text-color: {c.muted};
         selection-background-color: {c.accent}; selection-color: {c.on_accent};
     }}
     QLineEdit#searchField:focus {{ border: 2px solid {c.accent}; padding: 8px 11px 8px 7px; }}
@@ -294,6 +295,7 @@ def _style_sheet(c: Colors) -> str:
         background: {c.surface}; border: none;
     }}
     QAbstractScrollArea#pageView {{ background: {c.window}; }}
+    QAbstractScrollArea::corner {{ background: transparent; border: none; }}
     QSplitter::handle {{ background: {c.border}; }}
     QProgressBar {{
         border: none; border-radius: 3px; background: {c.track}; max-height: 6px; min-height: 6px;
@@ -307,6 +309,7 @@ def _style_sheet(c: Colors) -> str:
     QScrollBar::handle:hover {{ background: {c.control}; }}
     QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
     QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
+    QTabWidget::tab-bar {{ left: 8px; }}
     QTabWidget::pane {{ border: none; border-top: 1px solid {c.border}; }}
     QTabBar::tab {{
         background: transparent; color: {c.muted}; padding: 9px 14px; border: none;
@@ -319,7 +322,7 @@ def _style_sheet(c: Colors) -> str:
         background: {c.window}; color: {c.muted}; border: none; border-bottom: 1px solid {c.border};
         padding: 6px 8px; text-align: left;
     }}
-    QTreeView {{ border: 1px solid {c.border}; border-radius: 8px; background: {c.surface}; }}
+    QTreeView {{ border: 1px solid {c.border}; background: {c.surface}; padding: 0; }}
     QTreeView::item {{ padding: 5px 4px; }}
     QTreeView::item:selected {{ background: {c.selection}; color: {c.text}; }}
     QTreeView:focus {{ border: 1px solid {c.accent}; }}

@@ -262,9 +262,21 @@ class CodeView(QPlainTextEdit):
             selections.append(line)
             block = block.next()
         if self._mark is not None:
-            selections.append(_selection(self.document(), self._window.text, self._mark, self._theme))
+            selections.append(self._marked(self._mark))
         self.setExtraSelections(selections)
         self._numbers.update()
+
+    def _marked(self, span: tuple[int, int]) -> QTextEdit.ExtraSelection:
+        selection = QTextEdit.ExtraSelection()
+        cursor = QTextCursor(self.document())
+        last = max(0, self.document().characterCount() - 1)
+        cursor.setPosition(min(last, utf16(self._window.text, span[0])))
+        cursor.setPosition(min(last, utf16(self._window.text, span[1])), QTextCursor.MoveMode.KeepAnchor)
+        selection.cursor = cursor
+        style = QTextCharFormat()
+        style.setBackground(self._theme.color("mark"))  # the letters keep the colours of the syntax
+        selection.format = style
+        return selection
 
     def _margins(self) -> None:
         self.setViewportMargins(self.number_width(), 0, 0, 0)
@@ -279,23 +291,6 @@ class CodeView(QPlainTextEdit):
         self.setFont(self._theme.mono_font)
         self.setTabStopDistance(QFontMetrics(self._theme.mono_font).horizontalAdvance(" ") * 4)
         self._tint()
-
-
-def _selection(
-    document: QTextDocument, text: str, span: tuple[int, int], theme: Theme
-) -> QTextEdit.ExtraSelection:
-    """A stretch of a document on the ground of the mark."""
-    selection = QTextEdit.ExtraSelection()
-    cursor = QTextCursor(document)
-    last = max(0, document.characterCount() - 1)
-    cursor.setPosition(min(last, utf16(text, span[0])))
-    cursor.setPosition(min(last, utf16(text, span[1])), QTextCursor.MoveMode.KeepAnchor)
-    selection.cursor = cursor
-    style = QTextCharFormat()
-    style.setBackground(theme.color("mark"))
-    style.setForeground(theme.color("mark_text"))
-    selection.format = style
-    return selection
 
 
 class TextView(QTextBrowser):

@@ -128,8 +128,7 @@ class FlowLayout(QLayout):
 class Banner(QFrame):
     """One message with a title, what to do, and a button; it takes no focus and blocks nothing."""
 
-    acted = Signal()
-    dismissed = Signal()
+    visibility_changed = Signal(bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -138,9 +137,6 @@ class Banner(QFrame):
         row = QHBoxLayout(self)
         row.setContentsMargins(12, 8, 8, 8)
         row.setSpacing(10)
-        picture = QLabel()
-        picture.setPixmap(icon("warning").pixmap(icon_size()))
-        picture.setVisible(False)
         texts = QVBoxLayout()
         texts.setSpacing(1)
         self.title = QLabel()
@@ -161,8 +157,7 @@ class Banner(QFrame):
         self.button.clicked.connect(self._act)
         close = tool_button("clear", self.tr("Dismiss"))
         close.setObjectName("bannerDismiss")
-        close.clicked.connect(self._dismiss)
-        row.addWidget(picture)
+        close.clicked.connect(self.dismiss)
         row.addLayout(texts, 1)
         row.addWidget(self.button)
         row.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
@@ -187,16 +182,17 @@ class Banner(QFrame):
         self.button.setVisible(bool(button))
         self.setAccessibleName(f"{title}. {message}")
         self.show()
+        self.visibility_changed.emit(True)
+
+    def dismiss(self) -> None:
+        """Take the message away."""
+        self.hide()
+        self.visibility_changed.emit(False)
 
     def _act(self) -> None:
-        self.hide()
+        self.dismiss()
         if self._action is not None:
             self._action()
-        self.acted.emit()
-
-    def _dismiss(self) -> None:
-        self.hide()
-        self.dismissed.emit()
 
 
 def tool_button(icon_name: str, text: str, name: str = "") -> QToolButton:

@@ -21,10 +21,8 @@ from PySide6.QtGui import (
     QShortcut,
 )
 from PySide6.QtWidgets import (
-    QDialog,
     QFileDialog,
     QFrame,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -41,6 +39,7 @@ from desktop.actions import FileActions
 from desktop.assets import icon, sample_library
 from desktop.background import Background
 from desktop.connection import Connection
+from desktop.help import HelpDialog
 from desktop.home import EmptyPage, HomePage
 from desktop.library import LibraryDialog
 from desktop.preview import PreviewPane
@@ -99,7 +98,7 @@ class MainWindow(QWidget):
         self._notices: tuple[api.Notice, ...] = ()
         self._banner_source = ""
         self._library: LibraryDialog | None = None
-        self._help: QDialog | None = None
+        self._help: HelpDialog | None = None
         self._debounce = _timer(self, _DEBOUNCE_MS, self._search)
         self._freshen = _timer(self, _FRESHEN_MS, self._search_again)
         self._folders_soon = _timer(self, 500, self._ask_folders)
@@ -129,8 +128,8 @@ class MainWindow(QWidget):
             icon("clear", QPalette.ColorRole.PlaceholderText), self.tr("Clear (Esc)"), self.field
         )
         self._clear_action.triggered.connect(self.field.clear)
-        self._clear_action.setVisible(False)
         self.field.addAction(self._clear_action, QLineEdit.ActionPosition.TrailingPosition)
+        self._clear_action.setVisible(False)
         self.library_button = tool_button(
             "library", self.tr("Library, problems and settings (Ctrl+,)"), "libraryButton"
         )
@@ -144,10 +143,13 @@ class MainWindow(QWidget):
         column.addLayout(top)
         self.banner = Banner()
         holder = QVBoxLayout()
-        holder.setContentsMargins(14, 0, 14, 0)
+        holder.setContentsMargins(14, 0, 14, 10)
         holder.addWidget(self.banner)
-        column.addLayout(holder)
-        column.addSpacing(0)
+        self._banner_holder = QWidget()
+        self._banner_holder.setLayout(holder)
+        self._banner_holder.hide()
+        self.banner.visibility_changed.connect(self._banner_holder.setVisible)
+        column.addWidget(self._banner_holder)
         self.pages = QStackedWidget()
         self.pages.setObjectName("pages")
         self.home = HomePage(self._theme, has_sample=sample_library() is not None)
@@ -555,6 +557,7 @@ class MainWindow(QWidget):
             self._warn("request", title, message)
         else:
             self._warn("service", title, message, self.tr("Try again"), self._connection.open)
+            self.strip.show_stopped()
         self._show_page()
 
     def _take_status(self, reply: object) -> None:
@@ -602,7 +605,7 @@ class MainWindow(QWidget):
 
     def _dismiss(self, source: str) -> None:
         if self._banner_source == source:
-            self.banner.hide()
+            self.banner.dismiss()
             self._banner_source = ""
 
     # --- what is in the middle ------------------------------------------------------------
@@ -666,7 +669,7 @@ class MainWindow(QWidget):
     def show_help(self) -> None:
         """List the keyboard shortcuts."""
         if self._help is None:
-            self._help = _shortcuts_dialog(self, self._theme)
+            self._help = HelpDialog(self._theme, self)
         self._help.show()
         self._help.raise_()
         self._help.activateWindow()
@@ -701,43 +704,3 @@ def _native_folder_dialog(parent: QWidget, chosen: Callable[[str], None]) -> Non
 def _dropped_folders(event: QDropEvent) -> list[str]:
     paths = (url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile())
     return [path for path in paths if Path(path).is_dir()]
-
-
-def _shortcuts_dialog(parent: MainWindow, theme: Theme) -> QDialog:
-    dialog = QDialog(parent)
-    dialog.setObjectName("helpDialog")
-    dialog.setWindowTitle(parent.tr("Keyboard shortcuts"))
-    grid = QGridLayout(dialog)
-    grid.setContentsMargins(24, 20, 24, 24)
-    grid.setHorizontalSpacing(24)
-    grid.setVerticalSpacing(8)
-    rows = (
-        (parent.tr("Type"), parent.tr("Search; what you type always goes to the search field")),
-        ("Ctrl+L   Ctrl+K   Ctrl+F", parent.tr("Go to the search field")),
-        ("↑   ↓   PgUp   PgDn", parent.tr("Move through the results")),
-        ("→   ←", parent.tr("Show or hide further passages of a file")),
-        ("Enter", parent.tr("Search at once; then open the selected file")),
-        ("Ctrl+Enter", parent.tr("Show the file in its folder")),
-        ("Ctrl+Shift+C", parent.tr("Copy the path of the file")),
-        ("Ctrl+PgUp   Ctrl+PgDn", parent.tr("Turn the page of the preview")),
-        ("Ctrl++   Ctrl+−   Ctrl+0", parent.tr("Zoom the page of the preview")),
-        ("Ctrl+O", parent.tr("Add a folder")),
-        ("Ctrl+,", parent.tr("Library, problems and settings")),
-        ("Esc", parent.tr("Clear the search")),
-        ("F1   ?", parent.tr("This list")),
-    )
-    for i, (keys, text) in enumerate(rows):
-        label = QLabel(keys)
-        label.setFont(theme.font(1.0, bold=True))
-        grid.addWidget(label, i, 0)
-        grid.addWidget(QLabel(text), i, 1)
-    filters = QLabel(
-        parent.tr(
-            "In a search: “exact words”, -without, ext:pdf, type:code, lang:zh, in:folder, "
-            "after:2024-01, before:2025"
-        )
-    )
-    filters.setWordWrap(True)
-    filters.setProperty("muted", True)
-    grid.addWidget(filters, len(rows), 0, 1, 2)
-    return dialog
