@@ -24,9 +24,7 @@ from indexer.errors import FatalError, FileError
 from indexer.settings import Settings
 from indexer.workers import FileChangedError, FileGoneError, PoolClosedError, WorkerPool
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="POSIX signals, FIFOs and links"
-)
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, FIFOs and links")
 
 MakePool = Callable[..., WorkerPool]
 
@@ -101,10 +99,8 @@ def failure(call: Callable[[], object]) -> FileError:
 
 def test_a_file_becomes_chunks(make_pool: MakePool, tmp_path: Path) -> None:
     pool = make_pool()
-    source = (
-        "# Harbour\n\n" + "The old harbour lies below the town. " * 60
+    source = "# Harbour\n\n" + "The old harbour lies below the town. " * 60
     source += "\n\n## 码头\n\n船在码头等待。\n"
-    )
     file = note(tmp_path, "harbour.md", source)
     prepared = pool.prepare(file)
     assert (prepared.media, prepared.title) == ("markdown", "Harbour")
@@ -155,9 +151,7 @@ def test_children_start_late_are_polite_and_few(make_pool: MakePool, tmp_path: P
 
 
 def test_importing_the_pool_is_light() -> None:
-    heavy = (
-        "{'torch', 'chromadb', 'transformers', 'pymupdf', 'lxml', 'numpy', 'chardet', 'http'}"
-    )
+    heavy = "{'torch', 'chromadb', 'transformers', 'pymupdf', 'lxml', 'numpy', 'chardet', 'http'}"
     code = f"import sys, indexer.workers; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
