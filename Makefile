@@ -1,5 +1,6 @@
 # The two commands a newcomer needs are `make run` and `make test`; each does all of its own set-up.
 # PYTHON=...     another Python than the first of 3.11 or later on the PATH
+# TORCH=cpu      fetch torch from its makers' index, in the small build without a GPU's libraries
 .DEFAULT_GOAL := help
 .PHONY: help run test lint unit e2e bench lock clean
 

@@ -27,6 +27,9 @@ STAMP = ENVIRONMENT / "prepared.json"
 EXTRAS = {"run": set[str](), "test": {"dev"}, "bench": {"dev", "bench"}}
 # A change of any of these means another installation.
 INPUTS = ("pyproject.toml", "constraints.txt", "packaging/fetch_model.py")
+# On Linux PyPI's torch comes with 3 GB of GPU libraries; its makers have a build without. Not the default,
+# because pip tries an index that it cannot reach again and again, for every package.
+CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 FAMILIES = {
     "apt": "sudo apt-get install",
     "dnf": "sudo dnf install",
@@ -212,10 +215,12 @@ def environment(target: str) -> None:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
     extras = ",".join(sorted(EXTRAS[target] | done))
     product = f".[{extras}]" if extras else "."
-    say(f"Installing dragoman ({product}) and what it needs, several hundred MB the first time")
+    say(f"Installing dragoman ({product}) and what it needs; the first time that is much to fetch")
     STAMP.unlink(missing_ok=True)
     quiet = [] if sys.stdout.isatty() else ["-qq"]
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", *quiet]
+    if os.environ.get("TORCH") == "cpu":
+        pip += ["--extra-index-url", CPU_TORCH]
     if subprocess.run([*pip, "-c", "constraints.txt", "-e", product], cwd=ROOT, check=False).returncode:
         stop("pip could not install what dragoman needs; its messages are above.")
     check = subprocess.run(
