@@ -219,6 +219,8 @@ _SCRIPTS = sorted(
     for name, *ranges in map(str.split, _SCRIPT_RANGES.strip().splitlines())
     for first, last in (span.split("-") for span in ranges)
 )
+SCRIPT_DECIDES = frozenset(name for _, _, name in _SCRIPTS if len(name) == 2) | {"zh", "ja"}
+"""Languages that are told by their script, however short the text."""
 _SCRIPT_STARTS = [first for first, _, _ in _SCRIPTS]
 # One Chinese character says about as much as three Latin letters.
 _WEIGHT = {"Hani": 3.0, "Kana": 2.0, "ko": 2.0}

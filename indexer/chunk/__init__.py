@@ -9,7 +9,7 @@ from typing import NamedTuple
 from indexer.api import Locator
 from indexer.chunk.pieces import Counts, count, cut, trim
 from indexer.document import Chunk, Document
-from indexer.segment import language
+from indexer.segment import SCRIPT_DECIDES, language
 
 CHUNKER_VERSION = 1
 """Grows whenever the same document gives other chunks than before, so that files are chunked again."""
@@ -18,6 +18,7 @@ TARGET_TOKENS = 192
 FEWEST_MAX_TOKENS = 32
 
 _CODE_SHARE = 0.8
+_SURE_CHARS = 120
 
 
 class Draft(NamedTuple):
@@ -171,4 +172,7 @@ class _Places:
         )
         if code >= _CODE_SHARE * (draft.end - draft.start):
             return "code"
-        return language(document.text[draft.start : draft.end]) or fallback
+        own = language(document.text[draft.start : draft.end])
+        sure = draft.end - draft.start >= _SURE_CHARS or not SCRIPT_DECIDES.isdisjoint((own, fallback))
+        # A table of five words in a German file is German, whatever it looks like by itself.
+        return own if own and sure else fallback or own

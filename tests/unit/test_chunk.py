@@ -261,6 +261,25 @@ def test_the_language_of_a_short_chunk_is_the_documents() -> None:
     assert chunks[-1].lang == "code"
 
 
+def test_a_short_table_does_not_change_the_language_but_another_script_does() -> None:
+    german = "Der Kern führt eine Liste aller Prozesse, die auf die Festplatte warten müssen. " * 8
+    table = "| Zutat | Menge |\n|---|---|\n| Wasser | 1 l |\n| Salz | 5 g |"
+    document = build(
+        ("paragraph", german),
+        ("h1", "Tabelle"),
+        ("table", table),
+        ("h1", "中文"),
+        ("quote", "内核保存列表。"),
+    )
+    chunks = chunk(document, counts=counts, max_tokens=300, target_tokens=30)
+    assert {piece.lang for piece in chunks if "内核" not in piece.text} == {"de"}
+    assert chunks[-1].lang == "zh"
+    chinese = "内核保存着所有正在等待磁盘的进程的列表，然后逐一处理。" * 8
+    document = build(("paragraph", chinese), ("h1", "二"), ("paragraph", "42: 17"))
+    chunks = chunk(document, counts=counts, max_tokens=300, target_tokens=30)
+    assert {piece.lang for piece in chunks} == {"zh"}
+
+
 def test_equal_passages_have_equal_hashes_in_other_places() -> None:
     one = chunk(build(("h1", "A"), ("paragraph", "Same text.")), counts=counts, max_tokens=100)
     two = chunk(
