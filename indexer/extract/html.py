@@ -21,8 +21,8 @@ _CHARSET = re.compile(
 _ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);|#)([A-Za-z][A-Za-z0-9]*);")
 _DOCTYPE = re.compile(r"<!DOCTYPE[^>\[]*(?:\[[^\]]*\])?[^>]*>", re.I)
 _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
-_TAG = re.compile(r"<(?:!--.*?-->|[A-Za-z/!?][^<>]*>)", re.DOTALL)
-_INVISIBLE = re.compile(r"<(script|style|template)\b.*?</\1\s*>", re.I | re.DOTALL)
+_TAG = re.compile(r"(<[A-Za-z/!?][^<>]*>)")
+_INVISIBLE = re.compile(r"<(/?)(?:script|style|template)\b", re.I)
 
 _SKIPPED_TAGS = """
     script style template nav noscript iframe object embed applet svg canvas audio video map select button
@@ -89,7 +89,7 @@ def read(path: Path, data: bytes, builder: TextBuilder, *, chapter: int | None =
     root = _parse(source)
     walker = _Walker(builder, chapter)
     if root is None:
-        walker.plain(_INVISIBLE.sub(" ", source))
+        walker.plain(source)
     else:
         walker.walk(root)
     return walker.title, decoded[1]
@@ -181,9 +181,13 @@ class _Walker:
 
     def plain(self, source: str) -> None:
         """Append a page that has no usable tree: its text without the tags, part by part."""
-        for part in _TAG.sub("\x1f", source).split("\x1f"):
-            self._inline.append(entities.unescape(part))
-            self._flush()
+        hidden = False
+        for part in _TAG.split(source):
+            if found := _INVISIBLE.match(part):
+                hidden = not found[1]
+            elif not hidden and not _TAG.match(part):
+                self._inline.append(clean(entities.unescape(part)))
+                self._flush()
 
     def _is_skipped(self, node: etree._Element, tag: str) -> bool:
         if tag in _SKIPPED or node.get("role") in _SKIPPED_ROLES:

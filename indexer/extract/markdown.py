@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def extract(path: Path, data: bytes) -> Document:
         start, end = starts[first], min(starts[last], len(text))
         if start < position or end <= start:
             continue
-        _fill(text, position, start, blocks)
+        _fill(text, position, start, starts, blocks)
         position = end
         end = start + len(text[start:end].rstrip())
         if end <= start:
@@ -72,7 +73,7 @@ def extract(path: Path, data: bytes) -> Document:
         if kind == "heading" and not first_heading and level == 1:
             first_heading = _plain(text[start:end])
         blocks.append(Block(kind=kind, start=start, end=end, level=level, line=first + 1))
-    _fill(text, position, len(text), blocks)
+    _fill(text, position, len(text), starts, blocks)
     if not blocks:
         raise no_text(path)
     return Document(
@@ -107,11 +108,11 @@ def _spans(tokens: list[Token]) -> list[tuple[int, int, BlockKind, int]]:
     return spans
 
 
-def _fill(text: str, start: int, end: int, blocks: list[Block]) -> None:
+def _fill(text: str, start: int, end: int, starts: list[int], blocks: list[Block]) -> None:
     """Make blocks of what the parser gave no block: front matter, link definitions, rules."""
     if not text[start:end].strip():
         return
-    line = text.count("\n", 0, start)
+    line = bisect_right(starts, start) - 1
     for first, last, row in paragraphs(text[start:end]):
         blocks.append(Block(kind="paragraph", start=start + first, end=start + last, line=line + row))
 
