@@ -135,11 +135,10 @@ def test_each_kind_of_change(followers: Make, root: Path, tmp_path: Path) -> Non
 
     (root / "new.txt").write_text("1")
     after(("upsert", "new.txt"))
-    with together:
-        with (root / "new.txt").open("a") as stream:
-            for _ in range(5):
-                stream.write("2")
-                stream.flush()
+    with together, (root / "new.txt").open("a") as stream:
+        for _ in range(5):
+            stream.write("2")
+            stream.flush()
     after(("upsert", "new.txt"))
     with together:
         (root / "saved").write_text("new content")
