@@ -159,7 +159,7 @@ class Child:
 
     def open(self, folder: Path, *, create: bool, sync_threshold: int) -> int:
         """Open or make the folder; returns how many vectors it says it has."""
-        answer = self.ask(lambda n: Open(n, str(folder), create, sync_threshold), _OPEN_S)
+        answer = self.ask(lambda n: Open(n, os.getpid(), str(folder), create, sync_threshold), _OPEN_S)
         assert isinstance(answer, Opened)
         return answer.count
 
@@ -311,9 +311,9 @@ class Accelerator:
                 failures = 1 if time.monotonic() - began > _LARGEST_BACKOFF_S else failures + 1
                 log.warning("Chroma is unavailable: %s", error)
                 if failures >= 3:
-                    self._notice = Notice(
-                        title="The search index cannot be used",
-                        message=f"Searching is exact and may be slower. Dragoman keeps trying ({error}).",
+                    self._tell(
+                        "The search index cannot be used",
+                        f"Searching is exact and may be slower. Dragoman keeps trying ({error}).",
                     )
                 delay = min(0.1 * 4.0 ** (failures - 1), _LARGEST_BACKOFF_S)
                 with self._change:
@@ -352,16 +352,13 @@ class Accelerator:
         folder = self._path(index.generation)
         known = self._catalog.vector_ids(index)
         create = created or not len(known)
-        if create:
-            _delete(folder)
-            folder.mkdir(mode=0o700)
         if index.clean:
             self._catalog.set_index(index, clean=False)
         try:
             child.open(folder, create=create, sync_threshold=_SYNC_THRESHOLD)
             if create:
                 return True
-            if not index.clean and not self._finds(child, known):
+            if not self._finds(child, known):
                 log.warning("Chroma does not find vectors it should have")
                 return False
             present = child.all_ids()
@@ -392,9 +389,9 @@ class Accelerator:
         return misses <= len(ids) // 20
 
     def _rebuild(self) -> None:
-        self._notice = Notice(
-            title="The search index was damaged and is being rebuilt",
-            message="Nothing is lost. Until it is ready, searching is exact and may be slower.",
+        self._tell(
+            "The search index was damaged and is being rebuilt",
+            "Nothing is lost. Until it is ready, searching is exact and may be slower.",
         )
         self._catalog.new_index()
 
@@ -451,6 +448,11 @@ class Accelerator:
         except IndexerError as error:
             log.warning("housekeeping has to wait: %s", error)
 
+    def _tell(self, title: str, message: str) -> None:
+        with self._change:
+            self._notice = Notice(title=title, message=message)
+            self._change.notify_all()
+
     def _serve(self, serving: Serving) -> None:
         with self._change:
             self._serving, self._notice = serving, None
@@ -475,11 +477,7 @@ class Accelerator:
         keep = {f"{key}-{generation}" for key, generation in self._catalog.generations()}
         for entry in self._folder.iterdir():
             if entry.name != "chroma.log" and entry.name.removesuffix(".lock") not in keep:
-                _delete(entry)
-
-
-def _delete(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink(missing_ok=True)
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)

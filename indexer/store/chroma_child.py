@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -89,6 +90,11 @@ class _Folder:
 
         folder = Path(request.folder)
         self._lock = _own(folder.with_name(folder.name + ".lock"))
+        if os.name != "nt" and os.getppid() != request.parent:
+            raise ProcessLookupError("the parent is gone; the folder may belong to another child")
+        if request.create:
+            _remove(folder)
+            folder.mkdir(mode=0o700)
         doubts = "" if request.create else hnsw_doubts(folder)
         if doubts:
             raise ValueError(doubts)
@@ -139,6 +145,14 @@ class _Folder:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _remove(entry: Path) -> None:
+    """Delete a file or a folder, whatever it is; links are not followed."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _found(number: int, ids: list[str], distances: list[float]) -> Found:

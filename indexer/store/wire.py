@@ -16,9 +16,10 @@ MAX_FRAME = 1 << 28
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """Open the folder, or make it when `create`. Answered with `Opened`."""
+    """Open the folder, or make it anew when `create`, if `parent` still lives. Answered with `Opened`."""
 
     id: int
+    parent: int
     folder: str
     create: bool
     sync_threshold: int
