@@ -114,7 +114,8 @@ class FakeService:
         self.fail: dict[type[api.Request], tuple[str, str]] = {}
         self.hold = threading.Event()  # cleared: searches wait for it
         self.hold.set()
-        self.arrived = threading.Condition()
+        self.hold_final = threading.Event()  # cleared: answers after the first wait for it
+        self.hold_final.set()
         self._connections: list[socket.socket] = []
         self._subscribers: list[socket.socket] = []
         self._write = threading.Lock()
@@ -155,6 +156,7 @@ class FakeService:
     def close(self) -> None:
         """End and clean up."""
         self.hold.set()
+        self.hold_final.set()
         self.die()
         self._folder.cleanup()
 
@@ -181,9 +183,7 @@ class FakeService:
         with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as lines:
             for line in lines:
                 request = api.decode_request(line)
-                with self.arrived:
-                    self.requests.append(request)
-                    self.arrived.notify_all()
+                self.requests.append(request)
                 if isinstance(request, api.Search):
                     # As in the service, a search does not hold up what comes after it.
                     threading.Thread(target=self._search, args=(connection, request), daemon=True).start()
@@ -198,6 +198,8 @@ class FakeService:
             return
         answers = list(self.search(request))
         for i, hits in enumerate(answers):
+            if i:
+                self.hold_final.wait(30)
             final = i == len(answers) - 1
             reply = api.SearchResult(id=request.id, hits=tuple(hits), final=final, took_ms=38.0 + i * 21)
             self._send(connection, reply)
