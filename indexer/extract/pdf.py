@@ -209,31 +209,38 @@ def _parts(page: Any, number: int) -> Iterator[_Part]:
     height = float(page.rect.height)
     # MuPDF gives places on the page before it is turned; everyone else means the page as it is seen.
     turn = page.rotation_matrix
-    listing: _Part | None = None
+    open_part: _Part | None = None
     for block in content["blocks"]:
         rows = _rows(block.get("lines", ()), turn)
         if rows:
             for piece in _split(rows):
                 part = _Part(page=number, rows=piece, height=height)
-                if listing is not None and part.mono and _follows(part, listing):
-                    listing.rows.extend(piece)
+                if open_part is not None and _follows(part, open_part):
+                    open_part.rows.extend(piece)
                     continue
-                if listing is not None:
-                    yield listing
-                    listing = None
-                if part.mono:
-                    listing = part  # MuPDF begins a new block where a listing is indented
-                else:
-                    yield part
-    if listing is not None:
-        yield listing
+                if open_part is not None:
+                    yield open_part
+                open_part = part
+    if open_part is not None:
+        yield open_part
 
 
-def _follows(part: _Part, listing: _Part) -> bool:
-    """Whether a monospaced part is the next line of a listing."""
-    last = listing.rows[-1]
-    gap = part.rows[0].rect[1] - last.rect[3]
-    return -last.size * 0.5 < gap < last.size * 0.8 and part.rows[0].size == last.size
+def _follows(part: _Part, before: _Part) -> bool:
+    """Whether a part goes on with the one before it, of which MuPDF made a block of its own.
+
+    It does so where a listing is indented, and for every line of text that was written sideways.
+    """
+    last, first = before.rows[-1], part.rows[0]
+    gap = first.rect[1] - last.rect[3]
+    if first.size != last.size or first.bold != last.bold or gap < -last.size * 0.6:
+        return False
+    if part.mono or before.mono:
+        return part.mono and before.mono and gap < last.size * 0.8
+    if part.tabular or before.tabular or gap > last.size * 0.4 or _BULLET.match(first.text.lstrip()):
+        return False
+    # Only after a line that is full: no new line would have been begun for the sake of its end.
+    full = max(before.rect.x1, part.rect.x1) - last.rect[2] < last.size * 4
+    return full and abs(first.rect[0] - last.rect[0]) < last.size * 0.5
 
 
 def _rows(lines: list[dict[str, Any]], turn: Any) -> list[_Row]:

@@ -82,6 +82,19 @@ def test_real_hyphens_and_names_stay() -> None:
     assert "Jean- Paul" in read(done(pdf)).text
 
 
+def test_a_turned_page_reads_like_any_other() -> None:
+    pdf = new()
+    page = pdf.new_page()
+    for number, line in enumerate(LOREM):
+        page.insert_text((100 + 14 * number, 700), line, fontsize=11, rotate=90)
+    page.set_rotation(90)
+    document = read(done(pdf))
+    assert texts(document) == [" ".join(LOREM[:2]).removesuffix("-") + LOREM[2]]
+    rect = document.blocks[0].rect
+    assert rect is not None
+    assert rect.x1 - rect.x0 > 5 * (rect.y1 - rect.y0)
+
+
 def test_headings_by_size_and_title_from_print() -> None:
     pdf = new()
     page = pdf.new_page()
