@@ -241,7 +241,7 @@ class PreviewPane(QFrame):
         if ticket != self._ticket or not isinstance(reply, api.Preview):
             return
         self._request = 0
-        if reply.media == "pdf" and reply.png:
+        if reply.media == "pdf":
             done = partial(self._show_page, ticket, reply, sharper)
             self._background.submit(lambda: QImage.fromData(reply.png), done)
             return
