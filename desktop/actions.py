@@ -29,7 +29,7 @@ class FileActions:
             return False
         if target.suffix.lower() in _RUNS and (sys.platform == "win32" or target.suffix == ".desktop"):
             return self.reveal(path)
-        return QDesktopServices.openUrl(QUrl.fromLocalFile(path))
+        return QDesktopServices.openUrl(_url(target))
 
     def reveal(self, path: str) -> bool:
         """Show a file or folder in the file manager, selected where that is possible."""
@@ -43,7 +43,7 @@ class FileActions:
         if not target.is_dir() and self._show_item(target):
             return True
         folder = target if target.is_dir() else target.parent
-        return QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
+        return QDesktopServices.openUrl(_url(folder))
 
     def _show_item(self, target: Path) -> bool:
         """Ask the file manager over D-Bus; when it declines, its folder is opened."""
@@ -52,14 +52,14 @@ class FileActions:
             return False
         name = "org.freedesktop.FileManager1"
         call = QDBusMessage.createMethodCall(name, "/org/freedesktop/FileManager1", name, "ShowItems")
-        call.setArguments([[QUrl.fromLocalFile(str(target)).toString()], ""])
+        call.setArguments([[_url(target).toString(QUrl.ComponentFormattingOption.FullyEncoded)], ""])
         watcher = QDBusPendingCallWatcher(bus.asyncCall(call))
         self._calls.append(watcher)
 
         def answered() -> None:
             self._calls.remove(watcher)
             if watcher.isError():
-                QDesktopServices.openUrl(QUrl.fromLocalFile(str(target.parent)))
+                QDesktopServices.openUrl(_url(target.parent))
 
         watcher.finished.connect(answered)
         return True
@@ -71,3 +71,8 @@ class FileActions:
     def copy(self, text: str) -> None:
         """Put a text on the clipboard."""
         QGuiApplication.clipboard().setText(text)
+
+
+def _url(path: Path) -> QUrl:
+    """A file's address; bytes of its name that are no UTF-8 stay what they are."""
+    return QUrl.fromEncoded(path.absolute().as_uri().encode("ascii"))

@@ -433,15 +433,15 @@ class MainWindow(QWidget):
             self._copy_path(path)
 
     def _open_path(self, path: str) -> None:
-        if not self._actions.open(path):
+        if not self._actions.open(api.local_path(path)):
             self._file_missing(path)
 
     def _reveal_path(self, path: str) -> None:
-        if not self._actions.reveal(path):
+        if not self._actions.reveal(api.local_path(path)):
             self._file_missing(path)
 
     def _copy_path(self, path: str) -> None:
-        self._actions.copy(path)
+        self._actions.copy(wording.printable(api.local_path(path)))
         self.summary.setText(self.tr("Path copied"))
 
     def _file_missing(self, path: str) -> None:

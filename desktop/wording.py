@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PySide6.QtCore import QCoreApplication, QDateTime, QLocale
 
 from indexer import api
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 ICONS: dict[str, str] = {
     "text": "file-text",
     "markdown": "file-markdown",
@@ -20,13 +22,13 @@ ICONS: dict[str, str] = {
 
 
 def printable(text: str) -> str:
-    """Text that Qt can show: lone surrogates (undecodable bytes of a file name) become U+FFFD."""
-    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+    """Text that Qt can show: undecodable bytes of a file name become U+FFFD."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def file_name(path: str) -> str:
     """The last part of a path."""
-    return printable(Path(path).name or path)
+    return printable(Path(api.local_path(path)).name or path)
 
 
 def folder_of(path: str) -> str:
@@ -36,6 +38,7 @@ def folder_of(path: str) -> str:
 
 def tilde(path: str) -> str:
     """A path with ``~`` for the person's home."""
+    path = api.local_path(path)
     home = str(Path.home())
     if path == home:
         return "~"
