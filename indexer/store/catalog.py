@@ -102,7 +102,6 @@ _MIGRATIONS = (
         model INTEGER NOT NULL REFERENCES models(id),
         generation INTEGER NOT NULL,
         state TEXT NOT NULL CHECK(state IN ('building', 'active')),
-        clean INTEGER NOT NULL DEFAULT 1,
         UNIQUE(model, generation)
     );
     CREATE TABLE outbox(
@@ -199,7 +198,6 @@ class Index(msgspec.Struct, frozen=True):
     id: int
     generation: int
     state: Literal["building", "active"]
-    clean: bool
 
 
 class Catalog:
@@ -326,6 +324,12 @@ class Catalog:
                     else:
                         self._idle.append(db)
                 self._pool_lock.notify_all()
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """No other thread writes during this block."""
+        with self._lock:
+            yield
 
     @contextlib.contextmanager
     def write(self) -> Iterator[tuple[Database, Change]]:
@@ -500,11 +504,10 @@ class Catalog:
         """The current generation of the active model's Chroma index."""
         with self.read() as db:
             rows = db.ask(
-                "SELECT id, generation, state, clean FROM indexes WHERE model = ?"
-                " ORDER BY generation DESC LIMIT 1",
+                "SELECT id, generation, state FROM indexes WHERE model = ? ORDER BY generation DESC LIMIT 1",
                 (self.model_id,),
             )
-        return Index(rows[0][0], rows[0][1], rows[0][2], bool(rows[0][3])) if rows else None
+        return Index(*rows[0]) if rows else None
 
     def new_index(self) -> Index:
         """Begin a new generation: everything is in its outbox, and the older generations are forgotten."""
@@ -513,7 +516,7 @@ class Catalog:
             generation = (last[0][0] or 0) + 1
             db.execute("DELETE FROM indexes WHERE model = ?", (self.model_id,))
             db.execute(
-                "INSERT INTO indexes(model, generation, state, clean) VALUES(?, ?, 'building', 0)",
+                "INSERT INTO indexes(model, generation, state) VALUES(?, ?, 'building')",
                 (self.model_id, generation),
             )
             number = db.last_insert_rowid()
@@ -522,15 +525,12 @@ class Catalog:
                 " WHERE key BETWEEN ? AND ? ORDER BY key",
                 (number, _TEXT_MASK, self._key(0), self._key(_TEXT_MASK)),
             )
-        return Index(number, generation, "building", False)
+        return Index(number, generation, "building")
 
-    def set_index(self, index: Index, *, active: bool | None = None, clean: bool | None = None) -> None:
-        """Flip a generation to active, or note whether its folder is in use (not clean) or at rest."""
+    def activate(self, index: Index) -> None:
+        """A generation is complete from now on."""
         with self.write() as (db, _):
-            if active:
-                db.execute("UPDATE indexes SET state = 'active' WHERE id = ?", (index.id,))
-            if clean is not None:
-                db.execute("UPDATE indexes SET clean = ? WHERE id = ?", (clean, index.id))
+            db.execute("UPDATE indexes SET state = 'active' WHERE id = ?", (index.id,))
 
     def generations(self) -> list[tuple[str, int]]:
         """Model key and generation of every index that the catalog knows."""

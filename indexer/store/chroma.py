@@ -192,6 +192,10 @@ class Child:
         self.kill()
         return orderly
 
+    def abort(self) -> None:
+        """End at once; whoever waits for an answer gets an error."""
+        self._process.kill()
+
     def kill(self) -> None:
         """End at once, and leave nothing behind."""
         self._process.kill()
@@ -237,6 +241,7 @@ class Accelerator:
         self._serving: Serving | None = None
         self._drained = False
         self._writing = False
+        self._opening = False
         self._asked_at = -_ACTIVE_S
         self._notice: Notice | None = None
         self._orphans = 0
@@ -295,6 +300,8 @@ class Accelerator:
         """End the child in good order and the thread with it."""
         with self._change:
             self._stopping = True
+            if self._opening and self._child is not None:
+                self._child.abort()  # it has written nothing yet
             self._change.notify_all()
         self._thread.join()
 
@@ -308,6 +315,8 @@ class Accelerator:
                 self._session()
                 failures = 0
             except (ChildError, IndexerError, OSError) as error:
+                if self._stopping:
+                    return
                 failures = 1 if time.monotonic() - began > _LARGEST_BACKOFF_S else failures + 1
                 log.warning("Chroma is unavailable: %s", error)
                 if failures >= 3:
@@ -329,9 +338,13 @@ class Accelerator:
         self._sweep()
         child = Child(self._folder / "chroma.log", self._ended)
         self._child = child
-        clean = False
         try:
-            if not self._open(child, index, created):
+            with self._change:
+                self._opening = True
+            usable = self._open(child, index, created)
+            with self._change:
+                self._opening = False
+            if not usable:
                 child.kill()
                 self._rebuild()
                 return
@@ -339,21 +352,17 @@ class Accelerator:
                 self._serve(Serving(child, index))
             self._drain(child, index)
             self._stop_serving()
-            clean = child.close()
+            child.close()
         finally:
             self._stop_serving()
             self._child = None
             child.kill()
-        if clean:
-            self._catalog.set_index(index, clean=True)
 
     def _open(self, child: Child, index: Index, created: bool) -> bool:
         """Open the generation's folder; False when it is in doubt."""
         folder = self._path(index.generation)
         known = self._catalog.vector_ids(index)
         create = created or not len(known)
-        if index.clean:
-            self._catalog.set_index(index, clean=False)
         try:
             child.open(folder, create=create, sync_threshold=_SYNC_THRESHOLD)
             if create:
@@ -363,7 +372,7 @@ class Accelerator:
                 return False
             present = child.all_ids()
         except ChildError as error:
-            if create:
+            if create or self._stopping:
                 raise
             log.warning("the Chroma folder %s cannot be used: %s", folder.name, error)
             return False
@@ -415,7 +424,7 @@ class Accelerator:
                 self._catalog.outbox_done(sequence)
                 continue
             if index.state == "building":
-                self._catalog.set_index(index, active=True)
+                self._catalog.activate(index)
                 index = msgspec.structs.replace(index, state="active")
                 self._serve(Serving(child, index))
             with self._change:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # Scoring so many vectors one by one costs no more than asking Chroma for enough of them.
 _EXACT_BELOW = 20_000
 _EXACT_WHILE_WRITING = 100_000
-_PENDING_LIMIT = 20_000
+_PENDING_LIMIT = 4_000
 _FETCH_LIMIT = 1_000
 
 
@@ -55,30 +55,44 @@ class Store:
         Raises:
             FatalError: The key was used with another dimension before.
         """
-        self._let_go()
-        self._catalog.use_model(model)
+        self._stop_accelerator()
+        with self._catalog.quiet():
+            self._close_matrix()
+            self._catalog.use_model(model)
+            try:
+                self._matrix = self._open_matrix(model)
+            except OSError as error:
+                raise IndexerError(
+                    "The vectors cannot be written", f"{self._dir}: {error.strerror}. Make room on the disk."
+                ) from error
+        if self._use_chroma:
+            self._accelerator = Accelerator(self._catalog, self._dir / "chroma", model.key)
+
+    def _open_matrix(self, model: ModelKey) -> Matrix:
         matrix = Matrix(self._dir / f"vectors-{model.key}.f32", self._catalog.identity, model.dim)
         with self._catalog.read() as db:
             if not (matrix.intact and self._catalog.was_clean):
                 for ids, vectors in self._catalog.all_vectors(db):
                     matrix.put(ids, vectors)
             matrix.enliven(self._catalog.live_texts(db).tolist())
-        self._matrix = matrix
-        if self._use_chroma:
-            self._accelerator = Accelerator(self._catalog, self._dir / "chroma", model.key)
+        return matrix
 
-    def _let_go(self) -> None:
+    def _stop_accelerator(self) -> None:
         if self._accelerator is not None:
             self._accelerator.stop()
             self._accelerator = None
+
+    def _close_matrix(self) -> None:
         if self._matrix is not None:
             self._matrix.close(good=True)
             self._matrix = None
 
     def close(self) -> None:
         """End in good order. Later calls of other methods raise `FatalError`."""
-        self._let_go()
-        self._catalog.close()
+        self._stop_accelerator()
+        with self._catalog.quiet():
+            self._close_matrix()
+            self._catalog.close()
 
     def _before_commit(self, change: Change) -> None:
         matrix = self._matrix
