@@ -46,10 +46,12 @@ class Library(RuleBasedStateMachine):
     @rule(path=st.sampled_from(PATHS), texts=TEXTS)
     def replace(self, path: str, texts: list[str]) -> None:
         content = b"%016d" % next(self.serial)
-        before = {text: number for number, text in texts_of(self.store, path)}
+        before = texts_of(self.store, path)
         put(self.store, update(path, *texts, root=path[:2], content=content))
-        kept = {text: {n for n, t in texts_of(self.store, path) if t == text} for text in texts}
-        assert all(before[text] in kept[text] for text in set(texts) & set(before) if texts.count(text) > 0)
+        after = texts_of(self.store, path)
+        for text in {text for _, text in before} & set(texts):  # as many as can keep their ids do
+            old, new = ({number for number, t in rows if t == text} for rows in (before, after))
+            assert len(old & new) == min(len(old), len(new))
         self.files[path] = (content, texts)
         self.bad.discard(path)
 
@@ -139,5 +141,5 @@ class Library(RuleBasedStateMachine):
 
 TestLibrary = Library.TestCase
 TestLibrary.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
