@@ -17,7 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Versions that are chosen, not found. torch: its newest release need not have a CPU build everywhere yet.
-CHOSEN = {"torch": "2.13.0"}
+# PySide6: in 6.12.0 each method that returns None drops a reference of it, until Python 3.11 dies of that.
+CHOSEN = {"torch": "2.13.0", "PySide6-Essentials": "6.11.3"}
 # What pip asks for on other systems and newer Pythons only, found by no resolution on Linux with Python 3.11.
 ELSEWHERE = ("colorama", "pyreadline3", "setuptools")
 # The libraries of one maker's GPU follow torch's own exact pins.
