@@ -52,6 +52,7 @@ ROW = Qt.ItemDataRole.UserRole + 1
 _LINES = 2
 _SNIPPET_CHARS = 700
 _LEAD_CHARS = 36
+_MARKUP = re.compile(r"[#>*+|`=:~-]+")  # words that are only the signs of headings, lists, tables
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def snippet(passage: api.Passage, media: str) -> tuple[str, tuple[int, int] | No
     text = wording.printable(passage.text)
     code = media == "code"
     pieces = list(re.finditer(r"[^\n]*\S[^\n]*" if code else r"\S+", text))
+    if media == "markdown":
+        pieces = [p for p in pieces if not _MARKUP.fullmatch(p.group())] or pieces
     if code:
         indent = min((len(p.group()) - len(p.group().lstrip()) for p in pieces), default=0)
         spans = [(p.start() + indent, p.start() + len(p.group().rstrip())) for p in pieces]

@@ -94,6 +94,7 @@ class MainWindow(QWidget):
         self._asked = ""  # the query of the search under way or answered last
         self._shown = ""  # the query whose answer the list shows
         self._final = False
+        self._took = 0.0
         self._files_seen = -1
         self._notices: tuple[api.Notice, ...] = ()
         self._banner_source = ""
@@ -398,7 +399,7 @@ class MainWindow(QWidget):
         count = len(self.results.results.hits)
         text = wording.files(count)
         if self._final:
-            took = self.tr("%1 ms").replace("%1", wording.number(max(1, round(self._took))))
+            took = wording.took(self._took)
             text = f"{text}  ·  {took}"
         self.summary.setText(text)
 

@@ -95,6 +95,14 @@ def problems(n: int) -> str:
     return QCoreApplication.translate("Wording", "%n problem(s)", "", n)
 
 
+def took(ms: float) -> str:
+    """How long an answer took, in milliseconds or seconds."""
+    if ms < 1000:
+        return QCoreApplication.translate("Wording", "%1 ms").replace("%1", number(max(1, round(ms))))
+    seconds = QLocale().toString(ms / 1000, "f", 1)
+    return QCoreApplication.translate("Wording", "%1 s").replace("%1", seconds)
+
+
 def remaining(seconds: float) -> str:
     """How long something will still take, roughly."""
     if seconds < 50:

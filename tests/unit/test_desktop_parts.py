@@ -65,7 +65,21 @@ def test_snippet_of_code_keeps_lines_and_drops_the_common_indentation() -> None:
     assert shown[mark[0] : mark[1]].strip() == "go()"
 
 
-@given(st.text(), st.integers(0, 50), st.integers(0, 50), st.sampled_from(["text", "code"]))
+def test_snippet_of_markdown_leaves_out_the_signs() -> None:
+    text = "## Tips\n\n- First thing\n- **Second** - or third\n"
+    start = text.index("First")
+    shown, mark = snippet(passage(text, (start, start + 11)), "markdown")
+    assert shown == "Tips First thing **Second** or third"
+    assert mark is not None
+    assert shown[mark[0] : mark[1]] == "First thing"
+
+
+def test_an_answer_that_takes_long_is_told_in_seconds() -> None:
+    assert wording.took(38.4) == "38 ms"
+    assert wording.took(2345) == "2.3 s"
+
+
+@given(st.text(), st.integers(0, 50), st.integers(0, 50), st.sampled_from(["text", "code", "markdown"]))
 def test_snippet_never_leaves_its_text(text: str, a: int, b: int, media: str) -> None:
     mark = (min(a, len(text)), min(a + b, len(text)))
     shown, moved = snippet(passage(text, mark), media)
