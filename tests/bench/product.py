@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -158,8 +159,8 @@ def _memory(pid: int, run: Run) -> Iterator[None]:
 
 def _note(process: psutil.Process, run: Run) -> None:
     with contextlib.suppress(psutil.Error):
-        words = process.cmdline()
-        role = words[words.index("-m") + 1] if "-m" in words[:-1] else process.name()
+        # Whether it was started with -m or -c, its command line names the module.
+        role = next(iter(re.findall(r"indexer[.\w]+", " ".join(process.cmdline()))), process.name())
         used = process.memory_full_info()
         # PSS shares what processes share; only Linux tells it.
         now = (getattr(used, "pss", used.rss) / 1e6, used.rss / 1e6)
