@@ -468,7 +468,13 @@ class SettingsPane(QWidget):
     def _save(self) -> None:
         if self._stored is None:
             return
-        entered = self._entered(self._stored)
+        # What this pane does not show (whether indexing is paused) may have changed since it was filled.
+        self._connection.request(api.GetSettings(id=0), self._put, self._not_saved)
+
+    def _put(self, reply: api.Reply) -> None:
+        if not isinstance(reply, api.SettingsReply):
+            return
+        entered = self._entered(reply.settings)
         self._connection.request(
             api.PutSettings(id=0, settings=entered), partial(self._saved, entered), self._not_saved
         )

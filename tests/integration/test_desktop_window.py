@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 from PySide6.QtCore import (
     QBuffer,
@@ -497,12 +498,14 @@ def test_settings_are_shown_changed_and_stored(desk: Desk) -> None:
     pane.ignore.setPlainText("*.tmp\n\n  *.bak \n")
     pane.hidden.setChecked(True)
     pane.largest.setValue(128)
+    desk.service.settings = msgspec.structs.replace(desk.service.settings, paused=True)
     assert pane.save.isEnabled()
     pane.save.click()
     desk.until(lambda: pane.note.text() == "Saved.")
     stored = desk.service.settings
     assert stored.ignore == ("*.tmp", "*.bak")
     assert stored.index_hidden
+    assert stored.paused  # changed elsewhere in the meantime, and kept
     assert stored.max_file_mb == 128
     desk.service.fail[api.PutSettings] = ("Not stored", "The disk is full.")
     pane.largest.setValue(64)
