@@ -32,7 +32,8 @@ bench: ## Measure against sentence-transformers in the same run; ARGS=--quick ta
 	@.venv/bin/python -m tests.bench $(ARGS)
 
 lock: ## Write constraints.txt anew from pyproject.toml
-	@sh packaging/setup.sh test
+	@# Not brought up to date first: that would fail where old pins and new requirements do not fit.
+	@test -x .venv/bin/python || sh packaging/setup.sh test
 	@.venv/bin/python packaging/lock.py
 
 clean: ## Remove what the other targets made, the environment included
