@@ -134,8 +134,8 @@ class E5S1:
             values[:, : BLOCK // 2] = some["halves"] & 0x0F
             values[:, BLOCK // 2 :] = some["halves"] >> 4
             values -= 8
-            values *= some["scale"].astype(np.float32)[:, None]
-            yield _finite(values.reshape(-1, width), name)
+            values *= _finite(some["scale"].astype(np.float32), name)[:, None]
+            yield values.reshape(-1, width)
 
 
 def _finite(values: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:

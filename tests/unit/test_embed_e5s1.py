@@ -109,9 +109,10 @@ def test_a_truncated_file_is_refused(end: int) -> None:
 
 
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
-    offset = E5S1(DATA).tensors["encoder.layer.0.output.dense.bias"].offset
-    with pytest.raises(FatalError, match="not numbers"):
-        convert(E5S1(DATA[:offset] + b"\xff" * 4 + DATA[offset + 4 :]), tmp_path)
+    for name in ("bias", "weight"):
+        offset = E5S1(DATA).tensors[f"encoder.layer.0.output.dense.{name}"].offset
+        with pytest.raises(FatalError, match="not numbers"):
+            convert(E5S1(DATA[:offset] + b"\xff" * 4 + DATA[offset + 4 :]), tmp_path)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
