@@ -15,8 +15,8 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 # small enough that new files become searchable within seconds on a slow machine.
 BATCH_CHUNKS = 128
 PREPARED_FILES = 32
+# Two, so that the encoder has its next batch while the last one is written.
+ENCODING_BATCHES = 2
 RATE_WINDOW_S = 15.0
 TROUBLE_PAUSE_S = 10.0
 
@@ -118,8 +120,8 @@ class Pipeline:
         self._paused = False
         self._stopping = False
         self._prepared: queue.Queue[tuple[_Job, Prepared] | None] = queue.Queue(PREPARED_FILES)
-        self._encoding: queue.Queue[_Batch | None] = queue.Queue(2)
-        self._coming: set[bytes] = set()
+        self._encoded: queue.Queue[_Batch | None] = queue.Queue()
+        self._encoding = threading.BoundedSemaphore(ENCODING_BATCHES)
         self._done = 0
         self._done_bytes = 0
         self._finished: deque[tuple[float, int, int]] = deque()
@@ -150,7 +152,7 @@ class Pipeline:
         self._pool.close()
         for thread in self._extractors:
             thread.join()
-        _put_last(self._prepared)
+        self._prepared.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -489,68 +491,59 @@ class Pipeline:
     # --- embedding and writing -----------------------------------------------------------------------
 
     def _embed_loop(self) -> None:
-        ended = False
-        while not ended:
-            work: list[tuple[_Job, Prepared]] = []
-            chunks = 0
-            item = self._prepared.get()
-            while True:
-                if item is None:
-                    ended = True
-                    break
-                if not item[0].stale:
-                    chunks += len(item[1].chunks)
-                    work.append(item)
-                else:
-                    self._finish(item[0])
-                if chunks >= BATCH_CHUNKS:
-                    break
-                try:
-                    item = self._prepared.get_nowait()
-                except queue.Empty:
-                    break
-            if work and not self._stopping:
-                self._send_to_encoder(work)
-        self._encoding.put(None)
+        for work in self._batches():
+            self._send_to_encoder(work)
+        self._encoded.put(None)
+
+    def _batches(self) -> Iterator[list[tuple[_Job, Prepared]]]:
+        """Files that were read, about BATCH_CHUNKS at a time; a book does not hold back the notes before it."""
+        work: list[tuple[_Job, Prepared]] = []
+        room = BATCH_CHUNKS
+        while True:
+            try:
+                item = self._prepared.get(block=not work)
+            except queue.Empty:
+                yield work
+                work, room = [], BATCH_CHUNKS
+                continue
+            if work and (item is None or len(item[1].chunks) > room):
+                yield work
+                work, room = [], BATCH_CHUNKS
+            if item is None:
+                return
+            work.append(item)
+            room -= len(item[1].chunks)
 
     def _send_to_encoder(self, work: list[tuple[_Job, Prepared]]) -> None:
         texts = {chunk.text_hash: chunk.embed_text for _, prepared in work for chunk in prepared.chunks}
         try:
-            missing = [h for h in self._store.missing(texts.keys()) if h not in self._coming]
+            missing = list(self._store.missing(texts.keys()))
         except IndexerError as error:
             self._give_back([job for job, _ in work], error)
             return
-        self._coming.update(missing)
-        self._encoding.put(_Batch(work, missing, self._encoder.passages([texts[h] for h in missing])))
+        self._encoding.acquire()
+        batch = _Batch(work, missing, self._encoder.passages([texts[h] for h in missing]))
+        batch.vectors.add_done_callback(lambda _: self._encoded.put(batch))
 
     def _write_loop(self) -> None:
-        while (batch := self._encoding.get()) is not None:
+        while (batch := self._encoded.get()) is not None:
+            self._encoding.release()
             jobs = [job for job, _ in batch.work]
             try:
                 self._write(batch)
             except IndexerError as error:
                 self._give_back(jobs, error)
-            except CancelledError:
-                if not self._stopping:
-                    raise
             except Exception as error:
                 # One strange batch must not stop the thread: say so, name its files, go on.
                 log.exception("A batch could not be embedded or stored")
                 reason = f"{type(error).__name__}: {error}. This is a fault in Dragoman; the log says more."
                 for job in jobs:
                     self._failed(job, FileError(Path(job.path), "Internal error", reason))
-            finally:
-                self._coming.difference_update(batch.hashes)
 
     def _write(self, batch: _Batch) -> None:
-        rows = batch.vectors.result()
-        vectors = dict(zip(batch.hashes, rows, strict=True))
+        vectors = dict(zip(batch.hashes, batch.vectors.result(), strict=True))
         with self._apply:
             live = [(job, prepared) for job, prepared in batch.work if not job.stale]
-            needed = {chunk.text_hash for _, prepared in live for chunk in prepared.chunks}
-            if self._store.missing(needed) - vectors.keys():
-                # They were to come with the batch before this one, which was given back.
-                raise IndexerError("A batch is done again", "The batch before it could not be stored.")
             self._store.replace([_update(job, prepared) for job, prepared in live], vectors)
         with self._state:
             self._trouble = None
@@ -570,8 +563,3 @@ def _update(job: _Job, prepared: Prepared) -> FileUpdate:
         title=prepared.title,
         chunks=tuple(prepared.chunks),
     )
-
-
-def _put_last(target: queue.Queue[tuple[_Job, Prepared] | None]) -> None:
-    """Put the end mark behind what waits; the reader is alive, so there will be room."""
-    target.put(None)
