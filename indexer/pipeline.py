@@ -496,7 +496,7 @@ class Pipeline:
         self._encoded.put(None)
 
     def _batches(self) -> Iterator[list[tuple[_Job, Prepared]]]:
-        """Files that were read, about BATCH_CHUNKS at a time; a book does not hold back the notes before it."""
+        """Files that were read, about BATCH_CHUNKS at a time; a book does not hold back notes before it."""
         work: list[tuple[_Job, Prepared]] = []
         room = BATCH_CHUNKS
         while True:
