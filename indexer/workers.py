@@ -706,8 +706,8 @@ class _Reader:
 
 
 def _picture(path: Path, data: bytes, page: int, width: int, rects: tuple[Rect, ...]) -> Preview:
-    png, pages = render_page(path, data, page=page, width=width, rects=rects)
-    return Preview(id=0, path="", media="pdf", png=png, page=page, pages=pages)
+    png, pages, points = render_page(path, data, page=page, width=width, rects=rects)
+    return Preview(id=0, path="", media="pdf", png=png, page=page, pages=pages, page_width=points)
 
 
 def _window(text: str, start: int, end: int) -> tuple[int, int]:

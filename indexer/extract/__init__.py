@@ -88,7 +88,7 @@ def _extract(path: Path, data: bytes, kind: Kind) -> Document:
 
 def render_page(
     path: Path, data: bytes, *, page: int, width: int, rects: tuple[Rect, ...] = ()
-) -> tuple[bytes, int]:
+) -> tuple[bytes, int, float]:
     """Draw one page of a PDF.
 
     Args:
@@ -99,7 +99,8 @@ def render_page(
         rects: Parts of the page to mark, in points.
 
     Returns:
-        The image as PNG, and the number of pages the file has.
+        The image as PNG, the number of pages the file has, and the width of this page in points as it
+        is seen, turned or not.
 
     Raises:
         FileError: The file cannot be read or has no such page.

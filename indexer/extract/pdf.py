@@ -141,8 +141,10 @@ def extract(path: Path, data: bytes) -> Document:
     return Document(media="pdf", text=builder.text(), blocks=tuple(builder.blocks), title=title, pages=pages)
 
 
-def render(path: Path, data: bytes, *, page: int, width: int, rects: tuple[Rect, ...]) -> tuple[bytes, int]:
-    """One page as PNG with `rects` marked, and the number of pages; see `indexer.extract.render_page`."""
+def render(
+    path: Path, data: bytes, *, page: int, width: int, rects: tuple[Rect, ...]
+) -> tuple[bytes, int, float]:
+    """One page as PNG with `rects` marked; see `indexer.extract.render_page`."""
     import numpy as np
 
     pymupdf = _pymupdf()
@@ -168,7 +170,7 @@ def render(path: Path, data: bytes, *, page: int, width: int, rects: tuple[Rect,
             area[y0 : max(y1, 0), x0 : max(x1, 0)] = True
         pixels[area] = (pixels[area] * marker // 255).astype(np.uint8)
         marked = pymupdf.Pixmap(pymupdf.csRGB, picture.width, picture.height, pixels.tobytes(), False)
-        return marked.tobytes("png"), pages
+        return marked.tobytes("png"), pages, float(bound.width)
 
 
 def _pymupdf() -> Any:  # it has no types worth the name

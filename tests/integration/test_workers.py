@@ -404,7 +404,7 @@ def test_previews_of_odd_places(make_pool: MakePool, tmp_path: Path) -> None:
 def test_a_pdf_is_shown_as_its_page(make_pool: MakePool, tmp_path: Path) -> None:
     pdf: Any = pymupdf.open()  # type: ignore[no-untyped-call]
     for number in (1, 2, 3):
-        pdf.new_page().insert_text((72, 72), f"This is page number {number}")
+        pdf.new_page(width=600 + number).insert_text((72, 72), f"This is page number {number}")
     file = tmp_path / "three.pdf"
     pdf.save(file)
     pool = make_pool()
@@ -414,7 +414,9 @@ def test_a_pdf_is_shown_as_its_page(make_pool: MakePool, tmp_path: Path) -> None
     assert chunks[0].locator.page == 1
     marked = pool.preview(ask(file, start=start, end=start + 8, width=300))
     assert (marked.media, marked.page, marked.pages) == ("pdf", 2, 3)
+    assert marked.page_width == 602
     plain = pool.preview(ask(file, page=2, width=300))
+    assert plain.page_width == 602
     assert marked.png.startswith(b"\x89PNG")
     assert plain.png.startswith(b"\x89PNG")
     assert plain.png != marked.png

@@ -207,10 +207,11 @@ def test_the_passage_is_marked_where_it_is(rotation: int) -> None:
     data = sample(rotation)
     rect = read(data).blocks[0].rect
     assert rect is not None
-    plain, pages = render_page(PATH, data, page=1, width=400 if rotation % 180 == 0 else 600)
-    marked, _ = render_page(PATH, data, page=1, width=400 if rotation % 180 == 0 else 600, rects=(rect,))
+    plain, pages, points = render_page(PATH, data, page=1, width=400 if rotation % 180 == 0 else 600)
+    marked, *_ = render_page(PATH, data, page=1, width=400 if rotation % 180 == 0 else 600, rects=(rect,))
     before, after = image(plain), image(marked)
     assert pages == 1
+    assert points == (400 if rotation % 180 == 0 else 600)
     assert before.shape == ((600, 400, 3) if rotation % 180 == 0 else (400, 600, 3))
     y, x = np.mgrid[: before.shape[0], : before.shape[1]]
     within = (rect.x0 <= x) & (x <= rect.x1) & (rect.y0 <= y) & (y <= rect.y1)
@@ -224,7 +225,7 @@ def test_the_passage_is_marked_where_it_is(rotation: int) -> None:
 
 @pytest.mark.parametrize(("asked", "given"), [(-5, 50), (0, 50), (900, 900), (10**9, 4000)])
 def test_the_width_is_held_in_bounds(asked: int, given: int) -> None:
-    png, _ = render_page(
+    png, *_ = render_page(
         PATH, sample(height=120), page=1, width=asked, rects=(Rect(x0=-9e9, y0=5, x1=9e9, y1=1),)
     )
     assert image(png).shape[1] == given
@@ -234,7 +235,7 @@ def test_a_very_long_page_is_drawn_small(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pdf_module, "_MAX_PIXELS", 200_000)
     pdf = new()
     write(pdf.new_page(width=100, height=14_000), 100, "tall")
-    png, _ = render_page(PATH, done(pdf), page=1, width=4000)
+    png, *_ = render_page(PATH, done(pdf), page=1, width=4000)
     height, width, _ = image(png).shape
     assert 100_000 < height * width < 220_000
 
