@@ -41,6 +41,7 @@ PREPARED_FILES = 32
 # Two, so that the encoder has its next batch while the last one is written.
 ENCODING_BATCHES = 2
 RATE_WINDOW_S = 15.0
+SAMPLE_EVERY_S = 0.5
 TROUBLE_PAUSE_S = 10.0
 
 
@@ -83,6 +84,39 @@ class _Batch(NamedTuple):
     vectors: Future[Vectors]
 
 
+class _Sample(NamedTuple):
+    at: float
+    done: int
+    tokens: int
+
+
+class _Density:
+    """Tokens in a byte of a file, by its kind; a guess at first, then what was seen.
+
+    Time goes into tokens, and a PDF has far fewer of them in a byte than a note.
+    """
+
+    # Guesses count as much as this many bytes of real files.
+    _WEIGHT = 200_000
+
+    def __init__(self) -> None:
+        guesses = {".pdf": 0.05, ".epub": 0.2, ".html": 0.15, ".htm": 0.15}
+        self._seen: dict[str, tuple[float, float]] = {
+            suffix: (guess * self._WEIGHT, self._WEIGHT) for suffix, guess in guesses.items()
+        }
+
+    def learn(self, path: str, size: int, tokens: int) -> None:
+        """Take account of a file that was read."""
+        suffix = Path(path).suffix.lower()
+        known_tokens, known_bytes = self._seen.get(suffix, (0.28 * self._WEIGHT, self._WEIGHT))
+        self._seen[suffix] = (known_tokens + tokens, known_bytes + size)
+
+    def tokens(self, path: str, size: int) -> float:
+        """Tokens to expect in a file of this many bytes."""
+        tokens, read = self._seen.get(Path(path).suffix.lower(), (0.28, 1.0))
+        return size * tokens / read
+
+
 class Pipeline:
     """Turns file changes into store content, in the background.
 
@@ -123,8 +157,8 @@ class Pipeline:
         self._encoded: queue.Queue[_Batch | None] = queue.Queue()
         self._encoding = threading.BoundedSemaphore(ENCODING_BATCHES)
         self._done = 0
-        self._done_bytes = 0
-        self._finished: deque[tuple[float, int, int]] = deque()
+        self._samples: deque[_Sample] = deque()
+        self._density = _Density()
         self._current = ""
         self._trouble: Notice | None = None
         self._extractors = [
@@ -233,19 +267,18 @@ class Pipeline:
         """A consistent picture of the moment; cheap."""
         with self._state:
             jobs = [*self._pending.values(), *self._in_hand.values()]
-            now = time.monotonic()
-            while self._finished and now - self._finished[0][0] > RATE_WINDOW_S:
-                self._finished.popleft()
-            files_per_s = tokens_per_s = 0.0
+            now = _Sample(time.monotonic(), self._done, self._encoder.tokens_embedded)
+            if not self._samples or now.at - self._samples[-1].at >= SAMPLE_EVERY_S:
+                self._samples.append(now)
+            while len(self._samples) > 1 and now.at - self._samples[1].at > RATE_WINDOW_S:
+                self._samples.popleft()
+            then = self._samples[0]
+            span = max(now.at - then.at, 1e-3)
+            files_per_s = (now.done - then.done) / span
+            tokens_per_s = (now.tokens - then.tokens) / span
             remaining: float | None = None
-            if len(self._finished) > 1:
-                since, bytes_then, tokens_then = self._finished[0]
-                span = max(now - since, 1e-3)
-                files_per_s = (len(self._finished) - 1) / span
-                tokens_per_s = (self._encoder.tokens_embedded - tokens_then) / span
-                bytes_per_s = (self._done_bytes - bytes_then) / span
-                if bytes_per_s > 0:
-                    remaining = sum(job.size for job in jobs) / bytes_per_s
+            if tokens_per_s > 0 and span >= SAMPLE_EVERY_S:
+                remaining = sum(self._density.tokens(job.path, job.size) for job in jobs) / tokens_per_s
             return Progress(
                 scanning=bool(self._scans or self._scanning),
                 waiting=len(jobs),
@@ -321,7 +354,8 @@ class Pipeline:
 
     def _begin_run(self) -> None:
         self._done = 0
-        self._finished.clear()
+        self._samples.clear()
+        self._samples.append(_Sample(time.monotonic(), 0, self._encoder.tokens_embedded))
 
     def _take(self) -> _Job | None:
         with self._state:
@@ -342,8 +376,6 @@ class Pipeline:
             if self._in_hand.get(job.path) is job:
                 del self._in_hand[job.path]
             self._done += 1
-            self._done_bytes += job.size
-            self._finished.append((time.monotonic(), self._done_bytes, self._encoder.tokens_embedded))
             self._state.notify_all()
         if job.again:
             self._enqueue(job.path, job.root, job.size, job.mtime_ns, order=0)
@@ -431,6 +463,9 @@ class Pipeline:
                 if prepared is None:
                     self._finish(job)
                 else:
+                    with self._state:
+                        tokens = sum(chunk.tokens for chunk in prepared.chunks)
+                        self._density.learn(job.path, job.size, tokens)
                     self._hand_on(job, prepared)
 
     def _hand_on(self, job: _Job, prepared: Prepared) -> None:
