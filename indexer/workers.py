@@ -49,6 +49,10 @@ class FileGoneError(FileError):
     """The file is not there any more."""
 
 
+class CrashedError(FileError):
+    """The process that read the file died on it."""
+
+
 class PoolClosedError(IndexerError):
     """The pool was closed before the work was done; nothing is known of the file."""
 
@@ -283,6 +287,13 @@ class WorkerPool:
         raise FileError(path, "Could not be read", message)
 
     def _ask(self, lane: _Lane, path: Path, job: _Job) -> _Answer:
+        try:
+            return self._ask_once(lane, path, job)
+        except CrashedError:
+            # A system short of memory kills what it finds; only a second death speaks against the file.
+            return self._ask_once(lane, path, job)
+
+    def _ask_once(self, lane: _Lane, path: Path, job: _Job) -> _Answer:
         child = self._acquire(lane)
         keep = False
         try:
@@ -357,7 +368,7 @@ class WorkerPool:
             message = f"Reading it took longer than {deadline_s:g} seconds and was stopped."
             raise FileError(path, "Took too long", message)
         message = f"The process that read it ended ({epitaph}). The file may be damaged or made to do harm."
-        raise FileError(path, "Crashed while being read", message)
+        raise CrashedError(path, "Crashed while being read", message)
 
     def _release(self, lane: _Lane, child: _Child, *, keep: bool) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -224,7 +225,7 @@ def test_a_hanging_file_costs_its_deadline(make_pool: MakePool, tmp_path: Path) 
     assert only_child().pid != child.pid
 
 
-def test_a_crash_costs_one_file(make_pool: MakePool, tmp_path: Path) -> None:
+def test_a_child_killed_once_costs_nothing(make_pool: MakePool, tmp_path: Path) -> None:
     pool = make_pool()
     file = note(tmp_path)
     pool.prepare(file)
@@ -234,6 +235,23 @@ def test_a_crash_costs_one_file(make_pool: MakePool, tmp_path: Path) -> None:
         call = threads.submit(pool.prepare, file)
         wait_until(lambda: at_work(pool))
         os.kill(child.pid, signal.SIGKILL)
+        assert call.result().chunks
+
+
+def test_a_crash_that_comes_again_costs_one_file(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool()
+    file = note(tmp_path)
+    pool.prepare(file)
+    slow = tmp_path / "slow.txt"
+    slow.write_text("A sentence that is read for a while. " * 100_000, encoding="utf-8")
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(pool.prepare, slow)
+        while not call.done():
+            for child in children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # Past its start, which takes a tenth of that; reading the file takes longer.
+                    if child.cpu_times().user > 0.5:
+                        child.kill()
         error = failure(call.result)
     assert error.title == "Crashed while being read"
     assert "SIGKILL" in error.message
