@@ -16,6 +16,7 @@ from indexer.store import Candidate, Store, StoredChunk
 
 if TYPE_CHECKING:
     from indexer.embed import Vectors
+    from indexer.embed.space import LanguageSpace
     from indexer.embed.thread import EncoderThread
 
 MAX_HITS = 200
@@ -35,12 +36,21 @@ class Searcher:
     Args:
         store: Open, with a model in use.
         encoder: The thread that owns that model.
-        cosine_floor: Cosine that unrelated texts have in this model; it is shown as similarity 0.
+        space: Where the store compares vectors; None for the encoder's own space.
+        cosine_floor: Cosine of unrelated texts there, shown as similarity 0, when `space` is None.
     """
 
-    def __init__(self, store: Store, encoder: EncoderThread, *, cosine_floor: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        encoder: EncoderThread,
+        *,
+        space: LanguageSpace | None = None,
+        cosine_floor: float = 0.0,
+    ) -> None:
         self._store = store
         self._encoder = encoder
+        self._space = space
         self._floor = cosine_floor
         self._sentences: OrderedDict[str, Vectors] = OrderedDict()
 
@@ -63,7 +73,8 @@ class Searcher:
         if not text:
             yield api.SearchResult(id=request.id, hits=(), final=True, took_ms=0.0)
             return
-        query = (await asyncio.wrap_future(self._encoder.query([text])))[0]
+        vectors = await asyncio.wrap_future(self._encoder.query([text]))
+        query = (self._space.queries(vectors) if self._space is not None else vectors)[0]
         encoded = time.perf_counter()
         hits = await asyncio.to_thread(self._hits, query, request)
         result = api.SearchResult(
@@ -119,6 +130,8 @@ class Searcher:
         )
 
     def _similarity(self, cosine: float) -> float:
+        if self._space is not None:
+            return round(self._space.similarity(cosine), 4)
         return round(min(1.0, max(0.0, (cosine - self._floor) / (1.0 - self._floor))), 4)
 
     async def _mark(self, query: Vectors, hits: tuple[api.Hit, ...]) -> tuple[api.Hit, ...]:
@@ -139,6 +152,8 @@ class Searcher:
                 rows = await asyncio.wrap_future(self._encoder.passages(unknown, urgent=True))
             except IndexerError:
                 return hits  # the hits are right without their marks
+            if self._space is not None:
+                rows = self._space.passages(rows)
             vectors.update(zip(unknown, rows, strict=True))
             self._sentences.update(vectors)
         marked = []

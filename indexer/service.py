@@ -30,6 +30,7 @@ from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.client import ENDPOINT_FILE
 from indexer.embed.load import bundled_info, load_encoder
+from indexer.embed.space import space_of
 from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError, IndexerError
 from indexer.pipeline import Pipeline
@@ -82,8 +83,9 @@ class Library:
 
     def _start(self, info: EncoderInfo) -> None:
         self.encoder.start()
-        self.store.use_model(ModelKey(key=info.key, dim=info.dim))
-        self._searcher = Searcher(self.store, self.encoder, cosine_floor=info.cosine_floor)
+        space = space_of(info.key)
+        self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
+        self._searcher = Searcher(self.store, self.encoder, space=space, cosine_floor=info.cosine_floor)
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
         self._pool = WorkerPool(
             workers, tokenizer=info.tokenizer, max_tokens=info.max_tokens, settings=self.settings

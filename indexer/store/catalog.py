@@ -207,6 +207,8 @@ class Catalog:
         self._file = data_dir / CATALOG_FILE
         self.model: ModelKey | None = None
         self.model_id = 0
+        # Maps what encoders gave to what is compared; the database itself keeps what they gave.
+        self.to_space: Callable[[Vector], Vector] = lambda rows: rows
         self.before_commit: Callable[[Change], None] = lambda _: None
         self.after_commit: Callable[[Change], None] = lambda _: None
         self._lock = threading.RLock()
@@ -399,6 +401,21 @@ class Catalog:
                 )
             self.model, self.model_id = model, number
 
+    def use_space(self, key: str, to_space: Callable[[Vector], Vector]) -> bool:
+        """Compare vectors in this space from now on; False when another was used last time.
+
+        What was put into the matrix and into Chroma for another space is then worth nothing.
+        """
+        self.to_space = to_space
+        name = f"space-{self.model_id}"
+        with self.write() as (db, _):
+            before = db.ask("SELECT value FROM meta WHERE key = ?", (name,))
+            db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, key))
+        same = (before[0][0] if before else "") == key
+        if not same and self.index() is not None:
+            self.new_index()
+        return same
+
     def _key(self, text_id: int) -> int:
         return self.model_id << _TEXT_BITS | text_id
 
@@ -460,7 +477,7 @@ class Catalog:
             if row:
                 found.append(text_id)
                 data.append(row[0][0])
-        return found, unit_rows(b"".join(data), self.model.dim)
+        return found, self.to_space(unit_rows(b"".join(data), self.model.dim))
 
     def all_vectors(self, db: Database, block: int = 4096) -> Iterator[tuple[list[int], Vector]]:
         """All vectors of the active model in blocks, in order of text id."""
@@ -471,7 +488,7 @@ class Catalog:
         )
         while rows := list(itertools.islice(cursor, block)):
             ids = [row[0] & (_TEXT_MASK) for row in rows]
-            yield ids, unit_rows(b"".join(row[1] for row in rows), self.model.dim)
+            yield ids, self.to_space(unit_rows(b"".join(row[1] for row in rows), self.model.dim))
 
     def live_texts(self, db: Database) -> npt.NDArray[np.int64]:
         """Ids of all texts that some chunk uses."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import api
+from indexer.embed.space import LanguageSpace
 from indexer.errors import FileError, IndexerError
 from indexer.settings import private_folder
 from indexer.store.catalog import Catalog, Change, Database, Vector, unit_rows
@@ -25,6 +26,10 @@ _EXACT_BELOW = 20_000
 _EXACT_WHILE_WRITING = 100_000
 _PENDING_LIMIT = 4_000
 _FETCH_LIMIT = 1_000
+
+
+def _as_given(vectors: Vector) -> Vector:
+    return vectors
 
 
 class Store:
@@ -49,8 +54,12 @@ class Store:
         self._catalog.before_commit = self._before_commit
         self._catalog.after_commit = self._after_commit
 
-    def use_model(self, model: ModelKey) -> None:
+    def use_model(self, model: ModelKey, space: LanguageSpace | None = None) -> None:
         """Make the index of this model the active one; it is created when it is new.
+
+        Args:
+            model: Which vectors are meant.
+            space: Where they are compared; None for the encoder's own space. Changing it embeds nothing.
 
         Raises:
             FatalError: The key was used with another dimension before.
@@ -59,8 +68,12 @@ class Store:
         with self._catalog.quiet():
             self._close_matrix()
             self._catalog.use_model(model)
+            if space is None:
+                same = self._catalog.use_space("", _as_given)
+            else:
+                same = self._catalog.use_space(space.key, space.passages)
             try:
-                self._matrix = self._open_matrix(model)
+                self._matrix = self._open_matrix(model, mirrors=same and self._catalog.was_clean)
             except OSError as error:
                 raise IndexerError(
                     "The vectors cannot be written", f"{self._dir}: {error.strerror}. Make room on the disk."
@@ -68,10 +81,10 @@ class Store:
         if self._use_chroma:
             self._accelerator = Accelerator(self._catalog, self._dir / "chroma", model.key)
 
-    def _open_matrix(self, model: ModelKey) -> Matrix:
+    def _open_matrix(self, model: ModelKey, *, mirrors: bool) -> Matrix:
         matrix = Matrix(self._dir / f"vectors-{model.key}.f32", self._catalog.identity, model.dim)
         with self._catalog.read() as db:
-            if not (matrix.intact and self._catalog.was_clean):
+            if not (matrix.intact and mirrors):
                 for ids, vectors in self._catalog.all_vectors(db):
                     matrix.put(ids, vectors)
             matrix.enliven(self._catalog.live_texts(db).tolist())
@@ -102,7 +115,8 @@ class Store:
             if change.vectors:
                 ids = sorted(change.vectors)
                 dim = len(change.vectors[ids[0]])
-                matrix.put(ids, unit_rows(b"".join(change.vectors[i].tobytes() for i in ids), dim))
+                rows = unit_rows(b"".join(change.vectors[i].tobytes() for i in ids), dim)
+                matrix.put(ids, self._catalog.to_space(rows))
             matrix.enliven(change.live)
         except OSError as error:
             raise IndexerError(
@@ -212,7 +226,7 @@ class Store:
         """The chunks whose vectors are nearest to `vector`, best first, equal ones in order of id.
 
         Args:
-            vector: float32 (dim,); its length does not matter.
+            vector: float32 (dim,), of the space in use; its length does not matter.
             k: How many.
             below: Only chunks of files at or below these paths; empty for everywhere.
 

@@ -24,6 +24,7 @@ import psutil
 
 from indexer.client import IndexerClient
 from indexer.embed.load import bundled_info
+from indexer.embed.space import space_of
 from indexer.errors import IndexerError
 from indexer.store import ModelKey, Store
 
@@ -51,7 +52,7 @@ def visible(data: Path) -> tuple[Chunks, list[str]]:
     store = Store(data)
     try:
         info = bundled_info()
-        store.use_model(ModelKey(key=info.key, dim=info.dim))
+        store.use_model(ModelKey(key=info.key, dim=info.dim), space_of(info.key))
         wanted = store.counts().chunks
         found: Chunks = set()
         first = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from indexer.api import Locator
 from indexer.document import Chunk
+from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.store import FileUpdate, ModelKey, Store
 from indexer.store.catalog import SCHEMA_VERSION, Database
@@ -311,6 +313,29 @@ def test_another_model_has_its_own_vectors(store: Store) -> None:
     with pytest.raises(FatalError, match="dimensions"):
         store.use_model(ModelKey("other", 9))
     store.use_model(MODEL)
+
+
+def test_another_space_compares_anew_and_embeds_nothing(store: Store) -> None:
+    texts = [f"text {n}" for n in range(30)]
+    put(store, update("/library/a", *texts))
+    rng = np.random.default_rng(3)
+    means = rng.normal(size=(5, DIM))
+    target = io.BytesIO()
+    np.savez(target, queries=means[:4], passages=means, scale=[0.0, 1.0])
+    space = LanguageSpace(target.getvalue())
+    rows = space.passages(np.stack([vector(text) for text in texts]))
+    query = rng.normal(size=DIM).astype(np.float32)
+    query /= np.linalg.norm(query)
+    for _ in range(2):
+        store.use_model(MODEL, space)
+        assert not store.missing([chunk(text).text_hash for text in texts])
+        nearest = store.nearest(query, 30)
+        assert [c.cosine for c in nearest] == pytest.approx(sorted(rows @ query, reverse=True), abs=2e-3)
+        assert store.check() == []
+    put(store, update("/library/b", "one more"))
+    assert found(store, "text 3", 1) != []
+    store.use_model(MODEL)
+    assert found(store, "text 3", 1)[0][1] == "text 3"
 
 
 def test_readers_see_whole_states_while_writes_run(store: Store) -> None:

@@ -1,0 +1,166 @@
+"""A vector space in which languages lie on top of one another.
+
+Multilingual encoders put the language of a text into its vector beside its meaning, so a query prefers
+any text of its own language to the right text of another. The directions in which the mean vectors of
+languages differ carry that information; they are taken out of queries and passages alike. The method
+is that of Xie et al., "Discovering Low-rank Subspaces for Language-agnostic Multilingual
+Representations" (EMNLP 2022); the means come from parallel text of our own in `reference/`.
+
+Only vectors that are compared are changed. The store keeps what the encoder gave, so a better profile
+costs no embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.errors import FatalError
+
+if TYPE_CHECKING:
+    from indexer.embed import Encoder, Vectors
+
+_HERE = Path(__file__).parent
+PROFILES = _HERE / "profiles"
+REFERENCE = _HERE / "reference"
+_PARTS = ("part_a.json", "part_b.json")
+CODE = "code"
+# Raised when the same means are made into another space.
+_VERSION = 1
+
+
+class LanguageSpace:
+    """Maps an encoder's vectors to vectors whose cosine does not depend on languages.
+
+    Args:
+        profile: The content of a file that `compute_profile` made.
+
+    Raises:
+        FatalError: It is not such a file.
+    """
+
+    def __init__(self, profile: bytes) -> None:
+        try:
+            with np.load(io.BytesIO(profile), allow_pickle=False) as arrays:
+                queries = arrays["queries"].astype(np.float32)
+                passages = arrays["passages"].astype(np.float32)
+                low, high = arrays["scale"].tolist()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise FatalError(
+                "The language profile is damaged", f"{error}. Install Dragoman (or the model) again."
+            ) from error
+        #: Cosines, in this space, of texts that have nothing to do with one another (their median)
+        #: and of question and answer (their 90th percentile).
+        self.low, self.high = float(low), float(high)
+        #: Names the space; vectors of different keys must not be compared.
+        self.key = hashlib.blake2b(bytes([_VERSION]) + profile, digest_size=6).hexdigest()
+        self._query_centre = queries.mean(0)
+        self._passage_centre = passages.mean(0)
+        spread = np.concatenate([passages - self._passage_centre, queries - self._query_centre])
+        _, _, directions = np.linalg.svd(spread, full_matrices=False)
+        # The means of n languages differ in n - 1 directions; the code row is none of them.
+        self._directions: Vectors = directions[: len(queries) - 1]
+
+    def queries(self, vectors: Vectors) -> Vectors:
+        """Vectors of queries (n, dim) in this space, float32, unit length."""
+        return self._neutral(vectors, self._query_centre)
+
+    def passages(self, vectors: Vectors) -> Vectors:
+        """Vectors of passages (n, dim) in this space, float32, unit length."""
+        return self._neutral(vectors, self._passage_centre)
+
+    def similarity(self, cosine: float) -> float:
+        """What a person is shown for a cosine of this space, 0 to 1."""
+        return min(1.0, max(0.0, (cosine - self.low) / (self.high - self.low)))
+
+    def _neutral(self, vectors: Vectors, centre: Vectors) -> Vectors:
+        moved = vectors - centre
+        moved -= (moved @ self._directions.T) @ self._directions
+        norms = np.linalg.norm(moved, axis=1, keepdims=True)
+        # A text that is nothing but language is like no other, not infinitely far away.
+        neutral: Vectors = (moved / np.maximum(norms, 1e-6)).astype(np.float32)
+        return neutral
+
+
+def space_of(model_key: str) -> LanguageSpace | None:
+    """The space of a model for which a profile is shipped, or None.
+
+    Raises:
+        FatalError: The file is damaged.
+    """
+    try:
+        return LanguageSpace((PROFILES / f"{model_key}.npz").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def compute_profile(encoder: Encoder) -> bytes:
+    """Embed the reference texts (some 40,000 tokens) and return a model's profile, an .npz file.
+
+    The file holds ``languages``, the mean vectors ``queries`` and ``passages`` (n, dim) float16, one row
+    a language and for source code a last row of `passages` alone, and ``scale``, the `low` and `high`
+    of the space.
+    """
+    languages = sorted({language for texts in _items() for language in texts})
+    texts = [[item[language] for item in _items() if language in item] for language in languages]
+    queries = [encoder.encode_queries([text["query"] for text in group]) for group in texts]
+    passages = [encoder.encode_passages([text["passage"] for text in group]) for group in texts]
+    code = encoder.encode_passages(_snippets())
+    arrays = {
+        "languages": np.array([*languages, CODE]),
+        "queries": np.stack([rows.mean(0) for rows in queries]).astype(np.float16),
+        "passages": np.stack([rows.mean(0) for rows in [*passages, code]]).astype(np.float16),
+    }
+    space = LanguageSpace(_packed(arrays, 0.0, 1.0))
+    asked = np.stack([space.queries(rows) for rows in queries])  # (languages, items, dim)
+    answers = np.stack([space.passages(rows) for rows in passages])
+    cosines = np.einsum("lid,mjd->ijlm", asked, answers)
+    same = np.eye(cosines.shape[0], dtype=bool)
+    return _packed(arrays, float(np.median(cosines[~same])), float(np.percentile(cosines[same], 90)))
+
+
+def _packed(
+    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], low: float, high: float
+) -> bytes:
+    target = io.BytesIO()
+    np.savez_compressed(target, allow_pickle=False, scale=np.array([low, high]), **arrays)
+    return target.getvalue()
+
+
+def _items() -> Iterator[dict[str, dict[str, str]]]:
+    """For each topic its texts by language."""
+    parts = [json.loads((REFERENCE / name).read_text(encoding="utf-8"))["items"] for name in _PARTS]
+    for group in zip(*parts, strict=True):
+        if len({item["id"] for item in group}) != 1:
+            raise ValueError("the reference files have different topics")
+        yield {language: texts for item in group for language, texts in item["texts"].items()}
+
+
+def _snippets() -> list[str]:
+    content = json.loads((REFERENCE / "code.json").read_text(encoding="utf-8"))
+    return [snippet["code"] for snippet in content["snippets"]]
+
+
+def main() -> None:
+    """Compute the profile of the bundled model and put it where it is shipped from."""
+    from indexer.embed.load import load_encoder
+    from indexer.settings import Settings
+
+    encoder = load_encoder(Settings())
+    PROFILES.mkdir(exist_ok=True)
+    file = PROFILES / f"{encoder.info.key}.npz"
+    file.write_bytes(compute_profile(encoder))
+    sys.stdout.write(f"{file}\n")
+
+
+if __name__ == "__main__":
+    main()
