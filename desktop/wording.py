@@ -108,8 +108,10 @@ def remaining(seconds: float) -> str:
     if seconds < 50:
         return QCoreApplication.translate("Wording", "less than a minute left")
     if seconds < 90 * 60:
-        return QCoreApplication.translate("Wording", "about %n min left", "", max(1, round(seconds / 60)))
-    return QCoreApplication.translate("Wording", "about %n h left", "", max(2, round(seconds / 3600)))
+        minutes = max(1, round(seconds / 60))
+        return QCoreApplication.translate("Wording", "about %n min left", "", minutes)
+    hours = max(2, round(seconds / 3600))
+    return QCoreApplication.translate("Wording", "about %n h left", "", hours)
 
 
 def when(timestamp: float) -> str:
