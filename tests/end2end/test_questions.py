@@ -1,4 +1,4 @@
-"""Real documents in six languages, indexed and asked through the command line, in other languages than theirs.
+"""Real documents in six languages, indexed and asked through the command line in other languages.
 
 The floors are what was measured (the figures are printed by ``pytest -s``), less a margin for another
 version of the documents; they guard against a step back.

@@ -21,6 +21,7 @@ from PySide6.QtCore import (
     QLocale,
     QMimeData,
     QObject,
+    QPoint,
     QPointF,
     QSettings,
     Qt,
@@ -637,7 +638,7 @@ def test_a_dropped_folder_is_added(desk: Desk) -> None:
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(desk.folder)), QUrl.fromLocalFile(str(file)), QUrl("http://x.y/z")])
     left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    enter = QDragEnterEvent(QPointF(9, 9), Qt.DropAction.CopyAction, mime, left, none)
+    enter = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, mime, left, none)
     QApplication.sendEvent(window, enter)
     assert enter.isAccepted()
     drop = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, mime, left, none)
