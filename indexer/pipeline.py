@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -76,12 +76,47 @@ class _Job(msgspec.Struct):
     forced: bool = False
     stale: bool = False  # removed or moved while in hand: its result must not be stored
     again: bool = False  # changed while in hand: look once more afterwards
+    weight: int = 0  # the size it is counted with in the remaining time
+
+    def __post_init__(self) -> None:
+        self.weight = self.size
 
 
 class _Batch(NamedTuple):
     work: list[tuple[_Job, Prepared]]
     hashes: list[bytes]
     vectors: Future[Vectors]
+
+
+class _Load:
+    """How much is waiting, by folder of the library and kind of file.
+
+    Kept by adding and taking away, because a first scan queues hundreds of thousands of files and
+    the progress is asked for four times a second.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def add(self, job: _Job, sign: int = 1) -> None:
+        """Count a job, or with -1 take it away again."""
+        part = (job.root, _suffix(job.path))
+        files, size = self._parts.get(part, (0, 0))
+        if files + sign:
+            self._parts[part] = files + sign, size + sign * job.weight
+        else:
+            self._parts.pop(part, None)
+
+    def by_root(self) -> Counter[str]:
+        """Files, by folder of the library."""
+        total: Counter[str] = Counter()
+        for (root, _), (files, _) in self._parts.items():
+            total[root] += files
+        return total
+
+    def tokens(self, density: _Density) -> float:
+        """Tokens to expect in all of them."""
+        return sum(density.tokens(suffix, size) for (_, suffix), (_, size) in self._parts.items())
 
 
 class _Sample(NamedTuple):
@@ -105,16 +140,19 @@ class _Density:
             suffix: (guess * self._WEIGHT, self._WEIGHT) for suffix, guess in guesses.items()
         }
 
-    def learn(self, path: str, size: int, tokens: int) -> None:
+    def learn(self, suffix: str, size: int, tokens: int) -> None:
         """Take account of a file that was read."""
-        suffix = Path(path).suffix.lower()
         known_tokens, known_bytes = self._seen.get(suffix, (0.28 * self._WEIGHT, self._WEIGHT))
         self._seen[suffix] = (known_tokens + tokens, known_bytes + size)
 
-    def tokens(self, path: str, size: int) -> float:
-        """Tokens to expect in a file of this many bytes."""
-        tokens, read = self._seen.get(Path(path).suffix.lower(), (0.28, 1.0))
+    def tokens(self, suffix: str, size: int) -> float:
+        """Tokens to expect in so many bytes of files of this kind."""
+        tokens, read = self._seen.get(suffix, (0.28, 1.0))
         return size * tokens / read
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower()
 
 
 class Pipeline:
@@ -143,13 +181,18 @@ class Pipeline:
         self._rules = rules
         # Order of locks: _apply (changes of the store), then _state (queues and counters).
         self._apply = threading.Lock()
-        self._state = threading.Condition()
+        # Both conditions have the one lock. Those who take files wait apart, so that waking one of
+        # them for a file wakes nobody else in its place.
+        lock = threading.RLock()
+        self._state, self._work = threading.Condition(lock), threading.Condition(lock)
         self._pending: dict[str, _Job] = {}
         self._heap: list[tuple[int, int, int, str]] = []
         self._in_hand: dict[str, _Job] = {}
         self._sequence = itertools.count()
         self._scans: deque[tuple[str, str]] = deque()
         self._scanning = ""
+        self._scanning_root: str | None = None
+        self._load = _Load()
         self._devices: dict[str, int] = {}
         self._paused = False
         self._stopping = False
@@ -183,7 +226,10 @@ class Pipeline:
         with self._state:
             self._stopping = True
             self._state.notify_all()
+            self._work.notify_all()
         self._pool.close()
+        if self._threads[0].ident is None:
+            return  # it was never started
         for thread in self._extractors:
             thread.join()
         self._prepared.put(None)
@@ -239,8 +285,10 @@ class Pipeline:
         """Drop everything queued for a folder that is leaving the library or has gone offline."""
         with self._apply, self._state:
             self._scans = deque(scan for scan in self._scans if scan[0] != root)
+            if self._scanning_root == root:
+                self._scanning_root = None  # the scan ends at its next file
             for path in [p for p, job in self._pending.items() if job.root == root]:
-                del self._pending[path]
+                self._load.add(self._pending.pop(path), -1)
             for job in self._in_hand.values():
                 if job.root == root:
                     job.stale, job.again = True, False
@@ -256,6 +304,7 @@ class Pipeline:
         with self._state:
             self._paused = value
             self._state.notify_all()
+            self._work.notify_all()
 
     @property
     def idle(self) -> bool:
@@ -266,7 +315,7 @@ class Pipeline:
     def progress(self) -> Progress:
         """A consistent picture of the moment; cheap."""
         with self._state:
-            jobs = [*self._pending.values(), *self._in_hand.values()]
+            waiting = len(self._pending) + len(self._in_hand)
             now = _Sample(time.monotonic(), self._done, self._encoder.tokens_embedded)
             if not self._samples or now.at - self._samples[-1].at >= SAMPLE_EVERY_S:
                 self._samples.append(now)
@@ -278,16 +327,16 @@ class Pipeline:
             tokens_per_s = (now.tokens - then.tokens) / span
             remaining: float | None = None
             if tokens_per_s > 0 and span >= SAMPLE_EVERY_S:
-                remaining = sum(self._density.tokens(job.path, job.size) for job in jobs) / tokens_per_s
+                remaining = self._load.tokens(self._density) / tokens_per_s
             return Progress(
                 scanning=bool(self._scans or self._scanning),
-                waiting=len(jobs),
+                waiting=waiting,
                 done=self._done,
                 files_per_s=files_per_s,
                 tokens_per_s=tokens_per_s,
-                remaining_s=remaining if jobs else None,
+                remaining_s=remaining if waiting else None,
                 current=self._current if self._in_hand else "",
-                waiting_by_root=Counter(job.root for job in jobs),
+                waiting_by_root=self._load.by_root(),
                 trouble=self._trouble,
             )
 
@@ -327,7 +376,9 @@ class Pipeline:
         return [p for p in (*self._pending, *self._in_hand) if p.startswith(prefix) or p == folder]
 
     def _drop(self, path: str) -> None:
-        self._pending.pop(path, None)
+        waiting = self._pending.pop(path, None)
+        if waiting is not None:
+            self._load.add(waiting, -1)
         job = self._in_hand.get(path)
         if job is not None:
             job.stale, job.again = True, False
@@ -342,15 +393,19 @@ class Pipeline:
             in_hand = self._in_hand.get(path)
             if in_hand is not None:
                 in_hand.again = True
+                in_hand.forced |= forced
                 return
             if not (self._pending or self._in_hand or self._scans or self._scanning):
                 self._begin_run()
             known = self._pending.get(path)
             job = _Job(path, root, size, mtime_ns, order if known is None else min(order, known.order))
             job.forced = forced or (known is not None and known.forced)
+            if known is not None:
+                self._load.add(known, -1)
+            self._load.add(job)
             self._pending[path] = job
             heapq.heappush(self._heap, (job.order, size, next(self._sequence), path))
-            self._state.notify()
+            self._work.notify()
 
     def _begin_run(self) -> None:
         self._done = 0
@@ -369,30 +424,43 @@ class Pipeline:
                         self._in_hand[path] = job
                         self._current = path
                         return job
-                self._state.wait()
+                self._work.wait()
 
     def _finish(self, job: _Job) -> None:
         with self._state:
             if self._in_hand.get(job.path) is job:
                 del self._in_hand[job.path]
+                self._load.add(job, -1)
             self._done += 1
             self._state.notify_all()
-        if job.again:
-            self._enqueue(job.path, job.root, job.size, job.mtime_ns, order=0)
+            if job.again:
+                self._enqueue(job.path, job.root, job.size, job.mtime_ns, order=0, forced=job.forced)
 
     def _give_back(self, jobs: Iterable[_Job], trouble: IndexerError) -> None:
         """Queue files again that could not be finished through no fault of their own, and wait a while."""
-        log.warning("%s", trouble.title)
         with self._state:
-            self._trouble = Notice(title=trouble.title, message=trouble.message)
             for job in jobs:
                 if self._in_hand.get(job.path) is job:
                     del self._in_hand[job.path]
+                    self._load.add(job, -1)
                 if (job.again or not job.stale) and job.path not in self._pending:
                     job.again = job.stale = False
                     self._pending[job.path] = job
+                    self._load.add(job)
                     heapq.heappush(self._heap, (job.order, job.size, next(self._sequence), job.path))
+                    self._work.notify()
+        self._rest(trouble)
+
+    def _rest(self, trouble: IndexerError) -> None:
+        """Show what is wrong and wait a while, or until the pipeline stops."""
+        log.warning("%s", trouble.title)
+        with self._state:
+            self._trouble = Notice(title=trouble.title, message=trouble.message)
             self._state.wait_for(lambda: self._stopping, TROUBLE_PAUSE_S)
+
+    def _recovered(self) -> None:
+        with self._state:
+            self._trouble = None
 
     # --- scanning --------------------------------------------------------------------------------
 
@@ -405,17 +473,22 @@ class Pipeline:
                 root, folder = self._scans[0]
                 if not (self._pending or self._in_hand or self._scanning):
                     self._begin_run()
-                self._scanning = folder
+                self._scanning, self._scanning_root = folder, root
                 self._scans.popleft()
             try:
                 self._scan(root, folder)
             except IndexerError as error:
-                self._give_back((), error)
+                with self._state:
+                    if self._scanning_root == root:
+                        self.rescan(root, folder)
+                self._rest(error)
             except Exception:
                 log.exception("A folder could not be scanned")
+            else:
+                self._recovered()
             finally:
                 with self._state:
-                    self._scanning = ""
+                    self._scanning, self._scanning_root = "", None
                     self._state.notify_all()
 
     def _scan(self, root: str, folder: str) -> None:
@@ -432,12 +505,13 @@ class Pipeline:
             self._store.set_online(root, True)
         gone: list[str] = []
         for change in sweep(self._rules(root), self._store.files(root), folder):
-            if self._stopping:
-                return
-            if change.kind == "upsert":
-                self._enqueue(change.path, root, change.size or 0, change.mtime_ns or 0, order=1)
-            elif change.kind == "remove":
-                gone.append(change.path)
+            with self._state:
+                if self._stopping or self._scanning_root != root:
+                    return
+                if change.kind == "upsert":
+                    self._enqueue(change.path, root, change.size or 0, change.mtime_ns or 0, order=1)
+                elif change.kind == "remove":
+                    gone.append(change.path)
         # A disk that is unmounted while it is walked looks like a folder whose files are gone.
         if gone and root_online(root, True, device):
             for start in range(0, len(gone), 1000):
@@ -457,15 +531,14 @@ class Pipeline:
                 self._give_back([job], error)
             except Exception as error:
                 log.exception("Extraction went wrong in the service")
-                reason = f"{type(error).__name__}. This is a fault in Dragoman; the log says more."
-                self._failed(job, FileError(Path(job.path), "Internal error", reason))
+                self._own_fault([job], error)
             else:
                 if prepared is None:
                     self._finish(job)
                 else:
                     with self._state:
                         tokens = sum(chunk.tokens for chunk in prepared.chunks)
-                        self._density.learn(job.path, job.size, tokens)
+                        self._density.learn(_suffix(job.path), job.size, tokens)
                     self._hand_on(job, prepared)
 
     def _hand_on(self, job: _Job, prepared: Prepared) -> None:
@@ -510,7 +583,8 @@ class Pipeline:
             raise
 
     def _gone(self, job: _Job) -> None:
-        if Path(job.root).is_dir():
+        # The mount point of a disk that was pulled out is a folder too, and an empty one.
+        if root_online(job.root, True, self._devices.get(job.root)):
             self._remove([job.path])
 
     def _failed(self, job: _Job, error: FileError) -> None:
@@ -523,11 +597,21 @@ class Pipeline:
         else:
             self._finish(job)
 
+    def _own_fault(self, jobs: Iterable[_Job], error: Exception) -> None:
+        """One strange file or batch must not stop a thread: name its files and go on."""
+        reason = f"{type(error).__name__}. This is a fault in Dragoman; the log says more."
+        for job in jobs:
+            self._failed(job, FileError(Path(job.path), "Internal error", reason))
+
     # --- embedding and writing -----------------------------------------------------------------------
 
     def _embed_loop(self) -> None:
         for work in self._batches():
-            self._send_to_encoder(work)
+            try:
+                self._send_to_encoder(work)
+            except Exception as error:
+                log.exception("A batch could not be handed to the encoder")
+                self._own_fault([job for job, _ in work], error)
         self._encoded.put(None)
 
     def _batches(self) -> Iterator[list[tuple[_Job, Prepared]]]:
@@ -569,21 +653,31 @@ class Pipeline:
             except IndexerError as error:
                 self._give_back(jobs, error)
             except Exception as error:
-                # One strange batch must not stop the thread: say so, name its files, go on.
                 log.exception("A batch could not be embedded or stored")
-                reason = f"{type(error).__name__}: {error}. This is a fault in Dragoman; the log says more."
-                for job in jobs:
-                    self._failed(job, FileError(Path(job.path), "Internal error", reason))
+                self._own_fault(jobs, error)
 
     def _write(self, batch: _Batch) -> None:
         vectors = dict(zip(batch.hashes, batch.vectors.result(), strict=True))
-        with self._apply:
-            live = [(job, prepared) for job, prepared in batch.work if not job.stale]
-            self._store.replace([_update(job, prepared) for job, prepared in live], vectors)
-        with self._state:
-            self._trouble = None
+        while not self._store_batch(batch, vectors):
+            if self._stopping:
+                return
+        self._recovered()
         for job, _ in batch.work:
             self._finish(job)
+
+    def _store_batch(self, batch: _Batch, vectors: Mapping[bytes, Vectors]) -> bool:
+        """Write a batch; False, after a while, when the store cannot take it now (a full disk).
+
+        The batch is kept, not queued again: nothing is embedded twice, and what comes behind it waits.
+        """
+        try:
+            with self._apply:
+                live = [(job, prepared) for job, prepared in batch.work if not job.stale]
+                self._store.replace([_update(job, prepared) for job, prepared in live], vectors)
+        except IndexerError as error:
+            self._rest(error)
+            return False
+        return True
 
 
 def _update(job: _Job, prepared: Prepared) -> FileUpdate:
