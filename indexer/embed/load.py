@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from indexer.embed import Encoder, EncoderInfo
 from indexer.embed.bundled import bundled_folder
 from indexer.settings import Settings
@@ -13,6 +15,9 @@ def load_encoder(settings: Settings) -> Encoder:
     Raises:
         FatalError: It cannot be loaded; the message says what to do.
     """
+    # Torch's threads wait for one another in a busy loop, which starves everybody once another program
+    # wants a core. Read when libgomp is loaded, so it has to be said before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from indexer.embed.transformer import TransformerEncoder
 
     return TransformerEncoder(bundled_folder(), settings.device, settings.encoder_threads)
