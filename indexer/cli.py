@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from indexer.client import IndexerClient, find_service
 from indexer.errors import FatalError, IndexerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from indexer import api
@@ -136,9 +139,8 @@ def search(
     folders = tuple(str(path.expanduser().absolute()) for path in below or ())
     with _client(context, data_dir) as client:
         if batch is not None:
-            lines = sys.stdin if str(batch) == "-" else _lines(batch)
-            for line in lines:
-                found = client.search(line.rstrip("\n"), limit=limit, mark=False, folders=folders)
+            for line in _lines(batch):
+                found = client.search(line, limit=limit, mark=False, folders=folders)
                 sys.stdout.write(
                     json.dumps([_hit_json(hit) for hit in found.hits], ensure_ascii=False) + "\n"
                 )
@@ -206,7 +208,7 @@ def folders(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = 
             )
         for folder in found:
             numbers = (folder.files, folder.chunks, folder.waiting, folder.problems)
-            table.add_row(_safe(folder.path), folder.watch, *(f"{n:,}" for n in numbers))
+            table.add_row(_safe(_one_line(folder.path)), folder.watch, *(f"{n:,}" for n in numbers))
         _console().print(table)
 
 
@@ -220,8 +222,9 @@ def problems(context: typer.Context, data_dir: DataDir = None, as_json: AsJson =
             return
         console = _console()
         for problem in found.problems:
+            why = f"{problem.kind}: {_safe(problem.title)}. {_safe(problem.message)}"
             console.print(
-                f"{_safe(problem.path)}\n  {problem.kind}: {_safe(problem.title)}. {_safe(problem.message)}",
+                f"{_safe(_one_line(problem.path))}\n  {why}",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -335,7 +338,14 @@ def _wait(client: IndexerClient) -> None:
     console = _console(stderr=True)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("Starting", total=None, rate="")
+        told: set[str] = set()
         for now in client.watch():
+            for notice in now.notices:
+                if notice.title not in told:
+                    told.add(notice.title)
+                    console.print(
+                        f"[yellow]{_safe(notice.title)}.[/] {_safe(notice.message)}", soft_wrap=True
+                    )
             total = now.done + now.waiting
             bar.update(
                 task,
@@ -380,11 +390,10 @@ def _print_hits(found: api.SearchResult) -> None:
         language = hit.code_language or passage.lang
         head = Text(f"{number:2d}  ", style="dim")
         head.append(f"{round(passage.similarity * 100):3d} % ", style="bold green")
-        head.append(_printable(hit.path), style="bold")
-        head.append(
-            "".join(f"  {part}" for part in (place, language, "" if hit.online else "offline") if part),
-            style="dim",
-        )
+        head.append(_one_line(hit.path), style="bold")
+        for part in (place, language, "" if hit.online else "offline"):
+            if part:
+                head.append(f"  {_one_line(part)}", style="dim")
         console.print(head, soft_wrap=True)
         start, end = passage.mark or (0, 0)
         text = _printable(passage.text)
@@ -419,17 +428,35 @@ def _builtins(value: object) -> Any:
     return msgspec.to_builtins(value)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
+    """Questions, one a line as files have lines: U+2028 and the like are part of a question.
+
+    Bytes that are no UTF-8 are replaced: every line in has a line out.
+    """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise IndexerError("The questions cannot be read", f"{path}: {error}.") from error
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if str(path) == "-" else stack.enter_context(path.open("rb"))
+            for number, line in enumerate(file):
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                yield text if number else text.removeprefix("\ufeff")
+    except OSError as error:
+        raise IndexerError("The questions cannot be read", f"{path}: {error.strerror}.") from error
+
+
+def _one_line(text: str) -> str:
+    """Printable, and without the line breaks that a file name may hold to look like another result."""
+    return _printable(text).replace("\n", "\ufffd").replace("\t", " ")
+
+
+# Embeddings, overrides and isolates: they turn the text around that follows, in file names above all.
+_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def _printable(text: str) -> str:
     """The same text, character for character, with nothing in it that could steer the terminal."""
     return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text
+        c if c in "\n\t" or not (unicodedata.category(c) in ("Cc", "Cs") or c in _BIDI) else "\ufffd"
+        for c in text
     )
 
 

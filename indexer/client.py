@@ -26,6 +26,8 @@ from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings, private_folder
 
 ENDPOINT_FILE = "service.json"
+# One that ends takes a moment to let go of the library after it stopped listening.
+START_AGAIN_S = 1.0
 _R = TypeVar("_R", bound=api.Reply)
 
 
@@ -77,13 +79,16 @@ def ensure_service(data_dir: Path, timeout: float = 60.0) -> Endpoint:
         private_folder(data_dir)
     except OSError as error:
         raise FatalError("The data folder cannot be used", f"{data_dir}: {error.strerror}.") from error
-    _start(data_dir, deadline)
     while time.monotonic() < deadline:
-        # Another program may have started the service in the same moment; ours then stood back.
-        endpoint = find_service(data_dir)
-        if endpoint is not None:
-            return endpoint
-        time.sleep(0.05)
+        _start(data_dir, deadline)
+        # Ours stood back if another program started one in the same moment, or if one is just
+        # ending: then there is soon none, and it is tried again.
+        again = time.monotonic() + START_AGAIN_S
+        while time.monotonic() < min(again, deadline):
+            endpoint = find_service(data_dir)
+            if endpoint is not None:
+                return endpoint
+            time.sleep(0.05)
     raise FatalError(
         "The indexing service did not start",
         f"It did not answer within {timeout:.0f} seconds. Its log is {data_dir / 'logs' / 'service.log'}.",
@@ -115,8 +120,11 @@ def _start(data_dir: Path, deadline: float) -> None:
             "The indexing service did not start",
             f"It ended with code {process.returncode}. Its log is {data_dir / 'logs' / 'service.log'}.",
         )
-    answer = json.loads(line)
-    if "title" in answer:
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return  # something else printed there; whether it listens is seen by trying
+    if isinstance(answer, dict) and "title" in answer:
         raise FatalError(answer["title"], answer["message"])
 
 
@@ -130,9 +138,12 @@ def _import_path() -> list[str]:
 def _read_endpoint(data_dir: Path) -> Endpoint | None:
     try:
         stored = json.loads((data_dir / ENDPOINT_FILE).read_text(encoding="utf-8"))
-        return Endpoint(stored["address"], stored["key"])
+        endpoint = Endpoint(stored["address"], stored["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    # Nothing but what a service writes: an absolute path to its socket.
+    good = all(isinstance(part, str) for part in endpoint) and endpoint.address.startswith("/")
+    return endpoint if good and "\0" not in endpoint.address else None
 
 
 def _connect(endpoint: Endpoint) -> socket.socket:
@@ -283,10 +294,10 @@ class IndexerClient:
     def _answer(self, request_id: int, kind: type[_R]) -> _R:
         while True:
             message = self._receive()
+            if isinstance(message, api.Failed) and message.id in (request_id, 0):
+                raise IndexerError(message.title, message.message)
             if isinstance(message, api.Welcome) or message.id != request_id:
                 continue
-            if isinstance(message, api.Failed):
-                raise IndexerError(message.title, message.message)
             if not isinstance(message, kind):
                 raise FatalError(
                     "The service answers strangely", f"{type(message).__name__} was not expected."
@@ -294,8 +305,11 @@ class IndexerClient:
             return message
 
     def _send(self, request: api.Request) -> None:
+        line = api.encode(request)
+        if len(line) > api.MAX_REQUEST_BYTES:
+            raise IndexerError("The question is too long", "Ask in fewer words.")
         try:
-            self._socket.sendall(api.encode(request))
+            self._socket.sendall(line)
         except OSError as error:
             raise _lost(error) from error
 
@@ -306,7 +320,12 @@ class IndexerClient:
             raise _lost(error) from error
         if not line.endswith(b"\n"):
             raise _lost(None)
-        return api.decode_reply(line)
+        try:
+            return api.decode_reply(line)
+        except ValueError as error:
+            raise FatalError(
+                "The service answers strangely", "It may be of another release. Stop it and try again."
+            ) from error
 
 
 def _lost(error: OSError | None) -> FatalError:

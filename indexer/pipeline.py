@@ -272,11 +272,14 @@ class Pipeline:
         Args:
             paths: The files; empty for all that failed.
         """
-        wanted = set(paths)
-        if not wanted:
+        if not paths:
             problems, _ = self._store.problems(kind="failed", limit=1_000_000)
-            wanted = {problem.path for problem in problems}
-        for path in wanted:
+            paths = [problem.path for problem in problems]
+        self.retry_all(paths)
+
+    def retry_all(self, paths: Iterable[str]) -> None:
+        """Try exactly these files again, of which there may be none."""
+        for path in paths:
             state = self._store.file(path)
             if state is not None:
                 self._enqueue(path, state.root, state.size, state.mtime_ns, order=0, forced=True)

@@ -19,8 +19,11 @@ import secrets
 import signal
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -47,6 +50,7 @@ log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 30.0
+GOODBYE_S = 2.0
 STATUS_EVERY_S = 0.25
 IDLE_SECONDS = 120.0
 SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
@@ -68,6 +72,8 @@ class Library:
         self._searcher: Searcher | None = None
         self._watcher: Watcher | None = None
         self._failure: FatalError | None = None
+        # Two clients may add, remove or set at once; what is asked second sees what the first did.
+        self._changing = threading.RLock()
         self.stopping = False
 
     # --- beginning and end --------------------------------------------------------------------
@@ -76,10 +82,15 @@ class Library:
         """Load what is needed to index and search; takes seconds the first time (model conversion)."""
         try:
             self._start(bundled_info())
-        except IndexerError as error:
+        except Exception as error:
             log.exception("The library could not be started")
-            self._failure = FatalError(error.title, error.message)
-            self._notices["start"] = api.Notice(title=error.title, message=error.message)
+            if isinstance(error, IndexerError):
+                self._failure = FatalError(error.title, error.message)
+            else:
+                self._failure = FatalError(
+                    "The library cannot be opened", f"{type(error).__name__}: {error}. The log says more."
+                )
+            self._notices["start"] = api.Notice(title=self._failure.title, message=self._failure.message)
 
     def _start(self, info: EncoderInfo) -> None:
         self.encoder.start()
@@ -132,7 +143,10 @@ class Library:
             )
         if not folder.is_dir():
             raise IndexerError("No such folder", f"{path} is not a folder that can be read.")
-        folder = folder.resolve()
+        with self._changing:
+            self._add_folder(folder.resolve())
+
+    def _add_folder(self, folder: Path) -> None:
         for root in self.store.roots():
             other = Path(root.path)
             if folder == other:
@@ -158,18 +172,20 @@ class Library:
         root = next((r.path for r in self.store.roots() if r.path in wanted), None)
         if root is None:
             raise IndexerError("Not in the library", f"{path} is not one of the library's folders.")
-        if self._watcher is not None:
-            self._watcher.remove(root)
-        self.pipeline.forget(root)
-        self.store.remove_root(root)
-        self._watches.pop(root, None)
-        self._rules.pop(root, None)
-        self._notices.pop(root, None)
+        with self._changing:
+            if self._watcher is not None:
+                self._watcher.remove(root)
+            self.pipeline.forget(root)
+            self.store.remove_root(root)
+            self._watches.pop(root, None)
+            self._rules.pop(root, None)
+            self._notices.pop(root, None)
 
     def _open_root(self, root: str) -> None:
         self._watches[root] = "starting"
         if self._watcher is not None:
-            self._watcher.add(root, self.rules_of(root), had_files=bool(self.store.counts().files))
+            had_files = next((bool(r.files) for r in self.store.roots() if r.path == root), False)
+            self._watcher.add(root, self.rules_of(root), had_files=had_files)
         self.pipeline.rescan(root)
 
     def _changed(self, changes: list[FileChange]) -> None:
@@ -306,18 +322,38 @@ class Library:
 
     def set_paused(self, paused: bool) -> None:
         """Pause or resume indexing, and remember it."""
-        self.put_settings(msgspec.structs.replace(self.settings, paused=paused))
+        with self._changing:
+            self.put_settings(msgspec.structs.replace(self.settings, paused=paused))
 
     def put_settings(self, new: Settings) -> None:
-        """Store settings and follow them; changed ignore rules cause a sweep of every folder."""
-        old, self.settings = self.settings, new
-        settings_module.save(self.data_dir, new)
-        self.pipeline.paused = new.paused
-        self.pool.update(new)
-        if (old.ignore, old.index_hidden, old.max_file_mb) != (new.ignore, new.index_hidden, new.max_file_mb):
-            for root in self.store.roots():
-                self._rules.pop(root.path, None)
-                self._open_root(root.path)
+        """Store settings and follow them; changed ignore rules cause a sweep of every folder.
+
+        Raises:
+            IndexerError: They cannot be stored, and are not followed.
+        """
+        with self._changing:
+            old = self.settings
+            try:
+                settings_module.save(self.data_dir, new)
+            except OSError as error:
+                raise IndexerError(
+                    "The settings cannot be stored", f"{self.data_dir}: {error.strerror}."
+                ) from error
+            self.settings = new
+            self.pipeline.paused = new.paused
+            self.pool.update(new)
+            if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
+                for root in self.store.roots():
+                    self._rules.pop(root.path, None)
+                    self._open_root(root.path)
+            if new.max_file_mb > old.max_file_mb:
+                self._retry_larger_than(old.max_file_mb << 20)
+
+    def _retry_larger_than(self, size: int) -> None:
+        """Files that were skipped for their size; no sweep sees them, as they are unchanged."""
+        for root in self.store.roots():
+            skipped = (file for file in self.store.files(root.path) if file.status == "skipped")
+            self.pipeline.retry_all([file.path for file in skipped if file.size > size])
 
     def preview(self, request: api.GetPreview) -> api.Preview:
         """A page or the text around a passage, of a file that is in the library.
@@ -343,7 +379,7 @@ class _Connection:
         self._channels: dict[str, int] = {}
         self._hung_up = False
         self.subscribed = False
-        self.last_status = b""
+        self._last_status = b""
 
     async def run(self) -> None:
         """Serve until the client leaves."""
@@ -404,8 +440,22 @@ class _Connection:
     async def send_line(self, line: bytes) -> None:
         """Write one encoded message."""
         async with self._write_lock:
+            if self._writer.is_closing():
+                raise ConnectionResetError
             self._writer.write(line)
-            await asyncio.wait_for(self._writer.drain(), SEND_TIMEOUT_S)
+            try:
+                await asyncio.wait_for(self._writer.drain(), SEND_TIMEOUT_S)
+            except TimeoutError:
+                log.info("A client that does not read was given up")
+                self._writer.transport.abort()
+                raise
+
+    async def push(self, line: bytes) -> None:
+        """Send a status that nobody asked for, unless the same, or the last one, is still on its way."""
+        if line != self._last_status and not self._write_lock.locked():
+            self._last_status = line
+            with contextlib.suppress(OSError, TimeoutError):
+                await self.send_line(line)
 
     def _dispatch(self, request: api.Request) -> None:
         if isinstance(request, api.Hello):
@@ -447,8 +497,12 @@ class _Connection:
             await self._carry_out(request)
         except IndexerError as error:
             await self.send(api.Failed(id=request.id, title=error.title, message=error.message))
-        except OSError:
-            raise
+        except (ConnectionError, TimeoutError):
+            raise  # the client is gone
+        except OSError as error:
+            await self.send(
+                api.Failed(id=request.id, title="The system refuses", message=f"{error.strerror or error}.")
+            )
         except Exception as error:
             log.exception("A request of kind %s failed", type(request).__name__)
             message = f"{type(error).__name__}. This is a fault in Dragoman; its log says more."
@@ -478,7 +532,9 @@ class _Connection:
                 await self.send(api.SettingsReply(id=i, settings=library.settings))
             case api.GetPreview():
                 await self._server.started.wait()
-                preview = await run(library.preview, request)
+                # Apart from the threads that answer searches: a file may take minutes to be read.
+                loop = asyncio.get_running_loop()
+                preview = await loop.run_in_executor(self._server.previews, library.preview, request)
                 await self.send(msgspec.structs.replace(preview, id=request.id))
             case api.AddFolder(id=i, path=path):
                 await self._do(i, lambda: library.add_folder(api.local_path(path)))
@@ -508,8 +564,10 @@ class Server:
         self.key = secrets.token_urlsafe(32)
         self.release = __version__
         self.started = asyncio.Event()
+        self.previews = ThreadPoolExecutor(2, thread_name_prefix="preview")
         self._idle_seconds = idle_seconds
         self._connections: set[_Connection] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -545,6 +603,8 @@ class Server:
             # Clients that wait for the end see it only now, when the library is free again.
             for connection in list(self._connections):
                 connection.close()
+            if self._serving:
+                await asyncio.wait(self._serving, timeout=GOODBYE_S)
             if folder is not None:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -557,24 +617,33 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, reader, writer)
+        task = asyncio.current_task()
+        assert task is not None
         self._connections.add(connection)
+        self._serving.add(task)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            self._serving.discard(task)
 
     async def _push_statuses(self) -> None:
+        pushes: set[asyncio.Task[None]] = set()
         while True:
             await asyncio.sleep(STATUS_EVERY_S)
             listeners = [c for c in self._connections if c.subscribed]
             if not listeners:
                 continue
-            line = api.encode(await asyncio.to_thread(self.library.status, 0))
+            try:
+                line = api.encode(await asyncio.to_thread(self.library.status, 0))
+            except Exception:
+                log.exception("The status could not be made")  # it may go well the next time
+                continue
             for connection in listeners:
-                if connection.last_status != line:
-                    connection.last_status = line
-                    with contextlib.suppress(OSError, TimeoutError):
-                        await connection.send_line(line)
+                # Beside each other: one client that does not read holds up no other.
+                task = asyncio.create_task(connection.push(line))
+                pushes.add(task)
+                task.add_done_callback(pushes.discard)
 
     async def _end_when_unneeded(self) -> None:
         since = time.monotonic()
@@ -605,28 +674,37 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
+class _Discreet(logging.Formatter):
+    """Leaves out what exceptions say, as it may quote a person's files or questions; where remains."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback with the types of the exceptions only."""
+        lines = []
+        error: BaseException | None = ei[1]
+        while error is not None:
+            lines += [*traceback.format_tb(error.__traceback__), f"{type(error).__qualname__}\n"]
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "".join(lines).rstrip()
+
+
 def _set_up_log(data_dir: Path) -> None:
     folder = private_folder(data_dir / "logs")
     handler = logging.handlers.RotatingFileHandler(
         folder / "service.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8"
     )
-    logging.basicConfig(
-        level=logging.DEBUG if os.environ.get("DRAGOMAN_DEBUG") else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[handler],
-        force=True,
-    )
+    debug = bool(os.environ.get("DRAGOMAN_DEBUG"))
+    form = logging.Formatter if debug else _Discreet
+    handler.setFormatter(form("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
 
 
-def _take_stdout(data_dir: Path) -> TextIO:
-    """Point fd 1 and 2 at the log, so that a library's print harms nothing; return the old fd 1."""
-    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def _redirect_output(data_dir: Path) -> None:
+    """Point fd 1 and 2 at the log, so that a library's print harms nothing."""
     target = os.open(data_dir / "logs" / "service.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)
-    return report
 
 
 def _lock(data_dir: Path) -> TextIO | None:
@@ -652,20 +730,25 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     os.umask(0o077)
     data_dir: Path = options.data_dir.resolve()
-    private_folder(data_dir)
-    _set_up_log(data_dir)
-    report = _take_stdout(data_dir)
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
 
     def tell(answer: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             report.write(json.dumps(answer) + "\n")
             report.close()
 
-    lock = _lock(data_dir)
-    if lock is None:
-        # Another client started it in the same moment; the starter waits for that one.
-        tell({"other": True})
-        return 0
+    try:
+        private_folder(data_dir)
+        lock = _lock(data_dir)
+        if lock is None:
+            # Another client started it in the same moment, or it is just ending; the starter looks again.
+            tell({"other": True})
+            return 0
+        _set_up_log(data_dir)
+        _redirect_output(data_dir)
+    except OSError as error:
+        tell({"title": "The data folder cannot be used", "message": f"{data_dir}: {error.strerror}."})
+        return 1
     try:
         library = Library(data_dir)
     except IndexerError as error:

@@ -20,6 +20,7 @@ from indexer.pipeline import Pipeline
 from indexer.settings import Settings
 from indexer.store import FileUpdate, ModelKey, Store
 from indexer.watch import FileChange, Rules
+from indexer.watch import sweep as real_sweep
 from indexer.workers import FileGoneError, Hashed, PoolClosedError, Prepared
 
 DIM = 8
@@ -351,10 +352,10 @@ def test_a_folder_that_is_forgotten_in_the_middle_of_its_scan_leaves_nothing_beh
 ) -> None:
     for number in range(20):
         bench.write(f"{number}.txt", f"text {number}")
-    listed, resume, sweep = threading.Event(), threading.Event(), module.sweep
+    listed, resume = threading.Event(), threading.Event()
 
     def slow(*args: Any) -> Iterator[FileChange]:
-        for number, change in enumerate(sweep(*args)):
+        for number, change in enumerate(real_sweep(*args)):
             if number == 3:
                 listed.set()
                 assert resume.wait(PATIENCE_S)
