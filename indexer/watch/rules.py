@@ -267,10 +267,12 @@ def _read(file: Path) -> Patterns | None:
             return None
         return Patterns.parse(file.read_bytes().decode("utf-8", "surrogateescape"))
     except OSError as error:
-        log.warning("%s cannot be read: %s", file, error)
+        log.warning("an ignore file cannot be read (%s)", type(error).__name__)
+        log.debug("%s: %s", file, error)
         return None
     except re.error as error:
-        log.warning("%s is left out: %s", file, error)
+        log.warning("an ignore file is left out (%s)", type(error).__name__)
+        log.debug("%s: %s", file, error)
         return None
 
 

@@ -408,7 +408,7 @@ class Watcher:
             try:
                 self._on_state(root.path, state, reason)
             except Exception:
-                log.exception("the state of %s was not taken", root.path)
+                log.exception("the state of a folder was not taken")
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -1,5 +1,6 @@
 """The whole way through real processes, the real model and real Chroma, as a user's programs go it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -298,3 +300,60 @@ def test_two_starters_get_one_service(tmp_path: Path) -> None:
         assert pids != {""}
     finally:
         dragoman(tmp_path, "stop")
+
+
+def test_a_client_that_comes_while_the_service_ends_gets_a_new_one(tmp_path: Path) -> None:
+    """The ending service holds the lock and listens no more; the starter must not wait for it in vain."""
+    lock = (tmp_path / "service.lock").open("w", encoding="utf-8")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    code = (
+        "import sys, pathlib; from indexer.client import IndexerClient\n"
+        "print(IndexerClient(pathlib.Path(sys.argv[1])).pid)"
+    )
+    out = log_of(tmp_path)
+    starter = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        # The first one it starts has stood back when that is a child no more.
+        children: list[psutil.Process] = []
+        while not children:
+            children = psutil.Process(starter.pid).children()
+        psutil.wait_procs(children, timeout=30)
+        assert not out.exists(), "one that stands back leaves the logs alone"
+        lock.close()
+        assert starter.communicate(timeout=60)[0].strip().isdigit()
+    finally:
+        starter.kill()
+        dragoman(tmp_path, "stop")
+
+
+def log_of(data: Path) -> Path:
+    return data / "logs" / "service.log"
+
+
+def test_files_skipped_for_their_size_are_read_when_the_limit_is_raised(
+    library: tuple[Path, Path], client: IndexerClient
+) -> None:
+    before = client.settings()
+    client.put_settings(msgspec.structs.replace(before, max_file_mb=1))
+    large = library[1] / "large.txt"
+    large.write_text(
+        "\n" * (1 << 20) + "The observatory on the hill measures earthquakes.\n", encoding="utf-8"
+    )
+    try:
+        while large.name not in {Path(p.path).name for p in client.problems().problems}:
+            pass
+        client.put_settings(before)
+        with IndexerClient(library[0]) as watching:
+            until(watching, len(TEXTS) + 1)
+        assert Path(client.search("seismology").hits[0].path) == large
+    finally:
+        large.unlink()
+    with IndexerClient(library[0]) as watching:
+        until(watching, len(TEXTS))
+
+
+def test_the_logs_hold_neither_paths_nor_questions(library: tuple[Path, Path]) -> None:
+    text = "".join(file.read_text(encoding="utf-8") for file in log_of(library[0]).parent.iterdir())
+    assert "begins" in text
+    for secret in (str(library[1]), "kaffee", "radiator", "vaccination", "paella", "咖啡"):
+        assert secret not in text
