@@ -15,6 +15,7 @@ import typer
 
 from indexer import __version__
 from indexer import settings as settings_module
+from indexer.api import local_path
 from indexer.client import IndexerClient, find_service
 from indexer.errors import FatalError, IndexerError
 
@@ -141,15 +142,13 @@ def search(
         if batch is not None:
             for line in _lines(batch):
                 found = client.search(line, limit=limit, mark=False, folders=folders)
-                sys.stdout.write(
-                    json.dumps([_hit_json(hit) for hit in found.hits], ensure_ascii=False) + "\n"
-                )
+                sys.stdout.write(_json([_hit_json(hit) for hit in found.hits]) + "\n")
                 sys.stdout.flush()
             return
         assert query is not None
         found = client.search(query, limit=limit, mark=not as_json, folders=folders)
         if as_json:
-            typer.echo(json.dumps([_hit_json(hit) for hit in found.hits], ensure_ascii=False, indent=1))
+            typer.echo(_json([_hit_json(hit) for hit in found.hits], indent=1))
             return
         _print_hits(found)
         if not found.hits and client.status().files == 0:
@@ -390,7 +389,7 @@ def _print_hits(found: api.SearchResult) -> None:
         language = hit.code_language or passage.lang
         head = Text(f"{number:2d}  ", style="dim")
         head.append(f"{round(passage.similarity * 100):3d} % ", style="bold green")
-        head.append(_one_line(hit.path), style="bold")
+        head.append(_one_line(local_path(hit.path)), style="bold")
         for part in (place, language, "" if hit.online else "offline"):
             if part:
                 head.append(f"  {_one_line(part)}", style="dim")
@@ -407,7 +406,7 @@ def _print_hits(found: api.SearchResult) -> None:
 def _hit_json(hit: api.Hit) -> dict[str, Any]:
     passage = hit.passages[0]
     return {
-        "path": hit.path,
+        "path": local_path(hit.path),
         "similarity": passage.similarity,
         "cosine": passage.cosine,
         "locator": _builtins(passage.locator),
@@ -420,6 +419,16 @@ def _hit_json(hit: api.Hit) -> dict[str, Any]:
             for p in hit.passages[1:]
         ],
     }
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    """JSON that UTF-8 can carry; bytes of a file name that is not UTF-8 are lone surrogates, as in Python."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def _builtins(value: object) -> Any:

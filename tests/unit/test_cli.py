@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexer import cli
-from indexer.api import Hit, Locator, Passage, SearchResult
+from indexer.api import Hit, Locator, Passage, SearchResult, encode
 from indexer.errors import IndexerError
 
 
@@ -53,6 +53,10 @@ def test_questions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         list(cli._lines(tmp_path / "nowhere"))
 
 
-def test_json_of_a_hit_can_be_read_back() -> None:
-    hit = result("/a\n\x1b\uf7ff", "\x00text\u2028", "head").hits[0]
-    assert json.loads(json.dumps(cli._hit_json(hit), ensure_ascii=False))["path"] == hit.path
+@pytest.mark.parametrize("name", ["plain", "new\nline", "猫", "broken\udcff"])
+def test_json_names_the_file_as_it_is_on_the_disk(name: str) -> None:
+    """`name` as Python has it; a client gets it as it travels."""
+    wire = json.loads(encode(result(f"/{name}", "\x00text\u2028", "head")))["hits"][0]["path"]
+    text = cli._json([cli._hit_json(result(wire, "\x00text\u2028", "head").hits[0])])
+    assert json.loads(text.encode())[0]["path"] == f"/{name}"
+    assert "\n" not in text
