@@ -57,11 +57,12 @@ def make_pool(tokenizer: Path) -> Iterator[MakePool]:
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "indexer.workers" in " ".join(child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too
+            if "indexer.workers" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def only_child() -> psutil.Process:
