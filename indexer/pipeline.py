@@ -11,6 +11,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import os
 import queue
 import threading
 import time
@@ -456,8 +457,10 @@ class Pipeline:
 
     def _rest(self, trouble: IndexerError) -> None:
         """Show what is wrong and wait a while, or until the pipeline stops."""
-        log.warning("%s", trouble.title)
         with self._state:
+            if self._stopping:
+                return  # it ends because of the stop
+            log.warning("%s", trouble.title)
             self._trouble = Notice(title=trouble.title, message=trouble.message)
             self._state.wait_for(lambda: self._stopping, TROUBLE_PAUSE_S)
 
@@ -507,14 +510,20 @@ class Pipeline:
         if not state.online:
             self._store.set_online(root, True)
         gone: list[str] = []
-        for change in sweep(self._rules(root), self._store.files(root), folder):
+        # The catalog does not know these yet: the sweep cannot say that they are gone or ignored now.
+        with self._state:
+            queued = set(self._known_below(folder))
+        rules = self._rules(root)
+        for change in sweep(rules, self._store.files(root), folder):
             with self._state:
                 if self._stopping or self._scanning_root != root:
                     return
+                queued.discard(change.path)
                 if change.kind == "upsert":
                     self._enqueue(change.path, root, change.size or 0, change.mtime_ns or 0, order=1)
                 elif change.kind == "remove":
                     gone.append(change.path)
+        gone += [path for path in queued if rules.ignored(path, False) or not os.path.lexists(path)]
         # A disk that is unmounted while it is walked looks like a folder whose files are gone.
         if gone and root_online(root, True, device):
             for start in range(0, len(gone), 1000):

@@ -374,6 +374,22 @@ def test_a_folder_that_is_forgotten_in_the_middle_of_its_scan_leaves_nothing_beh
     assert bench.pool.prepared == []
 
 
+def test_a_scan_drops_waiting_files_that_went_or_are_ignored_now(bench: Bench) -> None:
+    """No event may have told so: the folder was not watched yet when they went."""
+    bench.encoder.gate.shut()
+    bench.pipeline.start()
+    gone, *_ = [bench.write(f"{name}/a.txt", name) for name in ("gone", "ignored", "kept")]
+    bench.pipeline.rescan(str(bench.root))
+    assert bench.encoder.gate.reached.wait(PATIENCE_S)  # one of them is in hand, the others wait or are read
+    gone.parent.rename(bench.root / "new")
+    bench.write(".gitignore", "ignored/")
+    bench.pipeline.rescan(str(bench.root))
+    bench.until(lambda: not (bench.pipeline._scans or bench.pipeline._scanning))
+    bench.encoder.gate.open()
+    bench.rest()
+    assert sorted(bench.known) == ["kept/a.txt", "new/a.txt"]
+
+
 def test_an_unmounted_disk_takes_no_waiting_file_out_of_the_index(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
