@@ -646,6 +646,11 @@ class Pipeline:
             room -= len(item[1].chunks)
 
     def _send_to_encoder(self, work: list[tuple[_Job, Prepared]]) -> None:
+        for job in [job for job, _ in work if job.stale]:
+            self._finish(job)
+        work = [(job, prepared) for job, prepared in work if not job.stale]
+        if not work:
+            return
         texts = {chunk.text_hash: chunk.embed_text for _, prepared in work for chunk in prepared.chunks}
         try:
             missing = list(self._store.missing(texts.keys()))

@@ -390,6 +390,21 @@ def test_a_scan_drops_waiting_files_that_went_or_are_ignored_now(bench: Bench) -
     assert sorted(bench.known) == ["kept/a.txt", "new/a.txt"]
 
 
+def test_nothing_of_a_forgotten_folder_is_embedded(bench: Bench) -> None:
+    first = bench.write("0.txt", "first")
+    bench.encoder.gate.shut()
+    bench.pipeline.start()
+    bench.changed(first)
+    assert bench.encoder.gate.reached.wait(PATIENCE_S)
+    bench.changed(*(bench.write(f"{number}.txt", f"text {number}") for number in range(1, 20)))
+    bench.until(lambda: len(bench.pool.prepared) == 20)
+    bench.pipeline.forget(str(bench.root))
+    bench.encoder.gate.open()
+    bench.rest()
+    assert bench.encoder.texts == ["first"]
+    assert bench.known == {}
+
+
 def test_an_unmounted_disk_takes_no_waiting_file_out_of_the_index(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
