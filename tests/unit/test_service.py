@@ -15,7 +15,8 @@ import pytest
 from indexer import api, service
 from indexer.client import Endpoint, _read_endpoint
 from indexer.errors import IndexerError
-from indexer.service import Library, Server
+from indexer.library import Library
+from indexer.service import Server
 from indexer.settings import Settings
 
 
@@ -254,7 +255,7 @@ def test_a_library_that_fails_to_start_in_an_unknown_way_says_so(
     def broken() -> Any:
         raise RuntimeError("a library of another release")
 
-    monkeypatch.setattr(service, "bundled_info", broken)
+    monkeypatch.setattr(library, "bundled_info", broken)
     library = Library(tmp_path)
     try:
         library.start()

@@ -1,0 +1,340 @@
+"""One library: store, encoder, children, pipeline and watcher wired together, and what may be asked of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from indexer import api
+from indexer import settings as settings_module
+from indexer.embed.load import bundled_info, load_encoder
+from indexer.embed.space import space_of
+from indexer.embed.thread import EncoderThread
+from indexer.errors import FatalError, IndexerError
+from indexer.pipeline import Pipeline
+from indexer.search import Searcher
+from indexer.settings import Settings
+from indexer.store import ModelKey, Store
+from indexer.watch import FileChange, Rules, Watcher
+from indexer.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from indexer.embed import EncoderInfo
+
+log = logging.getLogger(__name__)
+
+
+class Library:
+    """Everything behind the socket, wired together: store, encoder, children, pipeline, watcher."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.settings = settings_module.load(data_dir)
+        self.store = Store(data_dir)
+        self.encoder = EncoderThread(lambda: load_encoder(self.settings))
+        self._watches: dict[str, str] = {}
+        self._rules: dict[str, Rules] = {}
+        self._notices: dict[str, api.Notice] = {}
+        self._pool: WorkerPool | None = None
+        self._pipeline: Pipeline | None = None
+        self._searcher: Searcher | None = None
+        self._watcher: Watcher | None = None
+        self._failure: FatalError | None = None
+        # Two clients may add, remove or set at once; what is asked second sees what the first did.
+        self._changing = threading.RLock()
+        self.stopping = False
+
+    # --- beginning and end --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load what is needed to index and search; takes seconds the first time (model conversion)."""
+        try:
+            self._start(bundled_info())
+        except Exception as error:
+            log.exception("The library could not be started")
+            if isinstance(error, IndexerError):
+                self._failure = FatalError(error.title, error.message)
+            else:
+                self._failure = FatalError(
+                    "The library cannot be opened", f"{type(error).__name__}: {error}. The log says more."
+                )
+            self._notices["start"] = api.Notice(title=self._failure.title, message=self._failure.message)
+
+    def _start(self, info: EncoderInfo) -> None:
+        self.encoder.start()
+        space = space_of(info.key)
+        self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
+        self._searcher = Searcher(self.store, self.encoder, space=space, cosine_floor=info.cosine_floor)
+        workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
+        self._pool = WorkerPool(
+            workers, tokenizer=info.tokenizer, max_tokens=info.max_tokens, settings=self.settings
+        )
+        self._pipeline = Pipeline(
+            self.store, self.encoder, self._pool, rules=self.rules_of, extractors=workers
+        )
+        self._pipeline.paused = self.settings.paused
+        self._watcher = Watcher(self._changed, self._watch_state)
+        self._pipeline.start()
+        for root in self.store.roots():
+            self._open_root(root.path)
+
+    def close(self) -> None:
+        """End in good order; every acknowledged change is already on disk."""
+        self.stopping = True
+        if self._watcher is not None:
+            self._watcher.close()
+        self.encoder.stop()
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        self.store.close()
+
+    # --- folders --------------------------------------------------------------------------------
+
+    def rules_of(self, root: str) -> Rules:
+        """The ignore rules of a folder of the library."""
+        rules = self._rules.get(root)
+        if rules is None:
+            own = (self.data_dir, settings_module.cache_dir())
+            rules = self._rules[root] = Rules(root, self.settings, excluded=own)
+        return rules
+
+    def add_folder(self, path: str) -> None:
+        """Add a folder and begin to index it.
+
+        Raises:
+            IndexerError: There is no such folder, or the library covers it already.
+        """
+        folder = Path(path)
+        if not folder.is_absolute():
+            raise IndexerError(
+                "Not a full path", f"{path}: name the folder from the root of the file system."
+            )
+        if not folder.is_dir():
+            raise IndexerError("No such folder", f"{path} is not a folder that can be read.")
+        with self._changing:
+            self._add_folder(folder.resolve())
+
+    def _add_folder(self, folder: Path) -> None:
+        for root in self.store.roots():
+            other = Path(root.path)
+            if folder == other:
+                self.pipeline.rescan(root.path)
+                return
+            if folder.is_relative_to(other):
+                raise IndexerError("Already in the library", f"{folder} is inside {other}.")
+            if other.is_relative_to(folder):
+                raise IndexerError(
+                    "Overlaps a folder of the library",
+                    f"{other} is inside {folder}. Remove {other} first; nothing is embedded twice.",
+                )
+        self.store.add_root(str(folder))
+        self._open_root(str(folder))
+
+    def remove_folder(self, path: str) -> None:
+        """Forget a folder.
+
+        Raises:
+            IndexerError: It is not a folder of the library.
+        """
+        wanted = {path.rstrip("/") or "/", str(Path(path).resolve())}
+        root = next((r.path for r in self.store.roots() if r.path in wanted), None)
+        if root is None:
+            raise IndexerError("Not in the library", f"{path} is not one of the library's folders.")
+        with self._changing:
+            if self._watcher is not None:
+                self._watcher.remove(root)
+            self.pipeline.forget(root)
+            self.store.remove_root(root)
+            self._watches.pop(root, None)
+            self._rules.pop(root, None)
+            self._notices.pop(root, None)
+
+    def _open_root(self, root: str) -> None:
+        self._watches[root] = "starting"
+        if self._watcher is not None:
+            had_files = next((bool(r.files) for r in self.store.roots() if r.path == root), False)
+            self._watcher.add(root, self.rules_of(root), had_files=had_files)
+        self.pipeline.rescan(root)
+
+    def _changed(self, changes: list[FileChange]) -> None:
+        try:
+            self.pipeline.submit(changes)
+        except IndexerError:
+            # The change is not lost: the next sweep of the folder sees the same difference.
+            log.exception("Changes could not be taken over")
+            for root in {change.root for change in changes}:
+                self.pipeline.rescan(root)
+
+    def _watch_state(self, root: str, state: str, reason: str) -> None:
+        self._watches[root] = state
+        if state == "live" or not reason:
+            self._notices.pop(root, None)
+        else:
+            self._notices[root] = api.Notice(title=Path(root).name or root, message=reason)
+        if state == "offline":
+            self.pipeline.forget(root)
+            self.store.set_online(root, False)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline.
+
+        Raises:
+            FatalError: The service has not got that far yet, or never will.
+        """
+        if self._pipeline is None:
+            raise self._failure or FatalError(
+                "Still starting", "The model is being prepared. Try again shortly."
+            )
+        return self._pipeline
+
+    @property
+    def searcher(self) -> Searcher:
+        """The searcher; raises like `pipeline`."""
+        if self._searcher is None:
+            raise self._failure or FatalError(
+                "Still starting", "The model is being prepared. Try again shortly."
+            )
+        return self._searcher
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The extraction children; raises like `pipeline`."""
+        if self._pool is None:
+            raise self._failure or FatalError(
+                "Still starting", "The model is being prepared. Try again shortly."
+            )
+        return self._pool
+
+    @property
+    def busy(self) -> bool:
+        """Whether ending now would leave known work undone."""
+        if self._pipeline is None:
+            return self._failure is None
+        return not self._pipeline.idle and not self._pipeline.paused
+
+    # --- what is shown ----------------------------------------------------------------------------
+
+    def status(self, request_id: int) -> api.Status:
+        """The status message."""
+        counts = self.store.counts()
+        notices = [*self._notices.values(), *self.store.notices()]
+        encoder = self.encoder.status
+        if self._pipeline is None:
+            return api.Status(
+                id=request_id,
+                state="starting",
+                files=counts.files,
+                chunks=counts.chunks,
+                waiting=0,
+                done=0,
+                failed=counts.failed,
+                skipped=counts.skipped,
+                files_per_s=0.0,
+                tokens_per_s=0.0,
+                remaining_s=None,
+                current="",
+                encoder=encoder,
+                index=self.store.accelerator,
+                notices=tuple(notices),
+            )
+        progress = self._pipeline.progress()
+        if progress.trouble is not None:
+            notices.append(progress.trouble)
+        state: Any = "watching"
+        if self.stopping:
+            state = "stopping"
+        elif self._pipeline.paused:
+            state = "paused"
+        elif progress.waiting:
+            state = "indexing"
+        elif progress.scanning:
+            state = "scanning"
+        return api.Status(
+            id=request_id,
+            state=state,
+            files=counts.files,
+            chunks=counts.chunks,
+            waiting=progress.waiting,
+            done=progress.done,
+            failed=counts.failed,
+            skipped=counts.skipped,
+            files_per_s=round(progress.files_per_s, 2),
+            tokens_per_s=round(progress.tokens_per_s, 1),
+            remaining_s=None if progress.remaining_s is None else round(progress.remaining_s, 1),
+            current=progress.current,
+            encoder=encoder,
+            index=self.store.accelerator,
+            notices=tuple(notices),
+        )
+
+    def folders(self) -> tuple[api.Folder, ...]:
+        """The folders of the library with their counts."""
+        waiting = self._pipeline.progress().waiting_by_root if self._pipeline is not None else {}
+        return tuple(
+            msgspec.convert(
+                {
+                    "path": root.path,
+                    "online": root.online,
+                    "files": root.files,
+                    "chunks": root.chunks,
+                    "bytes": root.bytes,
+                    "waiting": waiting.get(root.path, 0),
+                    "problems": root.problems,
+                    "watch": self._watches.get(root.path, "starting") if root.online else "offline",
+                },
+                api.Folder,
+            )
+            for root in self.store.roots()
+        )
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume indexing, and remember it."""
+        with self._changing:
+            self.put_settings(msgspec.structs.replace(self.settings, paused=paused))
+
+    def put_settings(self, new: Settings) -> None:
+        """Store settings and follow them; changed ignore rules cause a sweep of every folder.
+
+        Raises:
+            IndexerError: They cannot be stored, and are not followed.
+        """
+        with self._changing:
+            old = self.settings
+            try:
+                settings_module.save(self.data_dir, new)
+            except OSError as error:
+                raise IndexerError(
+                    "The settings cannot be stored", f"{self.data_dir}: {error.strerror}."
+                ) from error
+            self.settings = new
+            self.pipeline.paused = new.paused
+            self.pool.update(new)
+            if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
+                for root in self.store.roots():
+                    self._rules.pop(root.path, None)
+                    self._open_root(root.path)
+            if new.max_file_mb > old.max_file_mb:
+                self._retry_larger_than(old.max_file_mb << 20)
+
+    def _retry_larger_than(self, size: int) -> None:
+        """Files that were skipped for their size; no sweep sees them, as they are unchanged."""
+        for root in self.store.roots():
+            skipped = (file for file in self.store.files(root.path) if file.status == "skipped")
+            self.pipeline.retry_all([file.path for file in skipped if file.size > size])
+
+    def preview(self, request: api.GetPreview) -> api.Preview:
+        """A page or the text around a passage, of a file that is in the library.
+
+        Raises:
+            IndexerError: The file is not in the library, or cannot be read now.
+        """
+        path = api.local_path(request.path)
+        if self.store.file(path) is None:
+            raise IndexerError("Not in the library", f"{path} is not an indexed file.")
+        return self.pool.preview(msgspec.structs.replace(request, path=path))
