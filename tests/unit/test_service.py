@@ -255,7 +255,7 @@ def test_a_library_that_fails_to_start_in_an_unknown_way_says_so(
     def broken() -> Any:
         raise RuntimeError("a library of another release")
 
-    monkeypatch.setattr(library, "bundled_info", broken)
+    monkeypatch.setattr("indexer.library.bundled_info", broken)
     library = Library(tmp_path)
     try:
         library.start()
