@@ -200,15 +200,17 @@ def snippet(passage: api.Passage, media: str) -> tuple[str, tuple[int, int] | No
         length += end - begin + 1
     shown = joint.join(text[b:e] for b, e in spans)
 
-    def moved(offset: int) -> int:
+    def moved(offset: int, *, begins: bool) -> int:
         i = bisect.bisect_right([b for b, _ in spans], offset) - 1
         if i < 0:
             return 0
+        if begins and offset >= spans[i][1] and i + 1 < len(spans):
+            return starts[i + 1]  # it began with something that is not shown
         return starts[i] + min(offset - spans[i][0], spans[i][1] - spans[i][0])
 
     mark = None
     if passage.mark is not None and spans and passage.mark[0] < passage.mark[1]:
-        mark = (moved(passage.mark[0]), moved(passage.mark[1]))
+        mark = (moved(passage.mark[0], begins=True), moved(passage.mark[1], begins=False))
     cut = 0
     if mark is not None and mark[0] > _LEAD_CHARS:
         if code:

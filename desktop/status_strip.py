@@ -155,3 +155,4 @@ class StatusStrip(QFrame):
         width = round(self.width() * status.done / total)
         ink = "muted" if status.state == "paused" else "accent"
         painter.fillRect(0, 0, width, 2, self._theme.color(ink))
+        painter.end()

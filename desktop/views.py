@@ -5,6 +5,7 @@ Content is hostile: nothing here loads anything, local or remote, and links go n
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -23,7 +24,9 @@ from PySide6.QtGui import (
     QTextCursor,
     QTextDocument,
     QTextFormat,
+    QTextFrameFormat,
     QTextOption,
+    QTextTable,
     QWheelEvent,
 )
 from PySide6.QtWidgets import QAbstractScrollArea, QPlainTextEdit, QTextBrowser, QTextEdit, QWidget
@@ -125,6 +128,7 @@ class PageView(QAbstractScrollArea):
         painter.drawImage(target, self._image)
         painter.setPen(self._theme.color("border"))
         painter.drawRect(target.adjusted(-1, -1, 0, 0))
+        painter.end()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._ranges()
@@ -236,6 +240,7 @@ class CodeView(QPlainTextEdit):
                 painter.fillRect(bar, self._theme.color("accent"))
             top += self.blockBoundingRect(block).height()
             block = block.next()
+        painter.end()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -437,6 +442,37 @@ class TextView(QTextBrowser):
                 tint.setBackground(self._theme.color("window"))
                 QTextCursor(block).mergeBlockFormat(tint)
             block = block.next()
+        for frame in document.rootFrame().childFrames():
+            if isinstance(frame, QTextTable):
+                self._polish_table(frame)
+
+    def _polish_table(self, table: QTextTable) -> None:
+        """Thin lines, room around the cells, and a head in bold."""
+        first = table.cellAt(0, 0)
+        start = first.firstCursorPosition()
+        if first.lastCursorPosition().blockNumber() > start.blockNumber() and not start.block().text():
+            start.deleteChar()  # after code, Qt begins a table with an empty line and a plain first cell
+        style = table.format()
+        style.setBorderCollapse(True)
+        style.setBorder(1)
+        style.setBorderStyle(QTextFrameFormat.BorderStyle.BorderStyle_Solid)
+        style.setBorderBrush(self._theme.color("border"))
+        style.setCellPadding(5)
+        style.setTopMargin(6)
+        style.setBottomMargin(10)
+        table.setFormat(style)
+        tight = QTextBlockFormat()
+        tight.setTopMargin(0)
+        tight.setBottomMargin(0)
+        bold = QTextCharFormat()
+        bold.setFontWeight(QFont.Weight.DemiBold)
+        for row, column in itertools.product(range(table.rows()), range(table.columns())):
+            cell = table.cellAt(row, column)
+            cursor = cell.firstCursorPosition()
+            cursor.setPosition(cell.lastCursorPosition().position(), QTextCursor.MoveMode.KeepAnchor)
+            cursor.mergeBlockFormat(tight)
+            if row == 0:
+                cursor.mergeCharFormat(bold)
 
     def _tint(self) -> None:
         selections = []
@@ -454,8 +490,8 @@ class TextView(QTextBrowser):
             selection.cursor = cursor
             style = QTextCharFormat()
             style.setBackground(QColor(self._theme.color(ground)))
-            if ink != "text":
-                style.setForeground(self._theme.color(ink))
+            # Without a colour of its own, Qt draws the bullets of a marked list with none.
+            style.setForeground(self._theme.color(ink))
             selection.format = style
             selections.append(selection)
         self.setExtraSelections(selections)

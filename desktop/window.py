@@ -375,7 +375,8 @@ class MainWindow(QWidget):
         if not refine and not reply.final and not reply.hits:
             return
         self._shown = self._asked
-        self._took = reply.took_ms
+        if not refine:  # what the person waited for; the best sentences are marked after that
+            self._took = reply.took_ms
         if reply.final:
             self._search_id = 0
             self._files_seen = self._status.files if self._status else -1
@@ -397,11 +398,7 @@ class MainWindow(QWidget):
             self.summary.setText(self.tr("Searching…"))
             return
         count = len(self.results.results.hits)
-        text = wording.files(count)
-        if self._final:
-            took = wording.took(self._took)
-            text = f"{text}  ·  {took}"
-        self.summary.setText(text)
+        self.summary.setText(f"{wording.files(count)}  ·  {wording.took(self._took)}")
 
     def _selected(self) -> None:
         row = self.results.current()
@@ -485,7 +482,10 @@ class MainWindow(QWidget):
 
     def choose_folder(self) -> None:
         """Ask for a folder and add it to the library."""
-        self._choose_folder(self, self.add_folder)
+        library = self._library
+        # The keyboard goes back to the dialog's parent when it closes.
+        parent = library if library is not None and library.isVisible() else self
+        self._choose_folder(parent, self.add_folder)
 
     def add_folder(self, path: str) -> None:
         """Add a folder to the library."""

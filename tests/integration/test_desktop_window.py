@@ -203,7 +203,7 @@ def test_marks_arrive_without_moving_selection_or_rows(desk: Desk) -> None:
     desk.until(lambda: len(desk.service.asked(api.GetPreview)) >= 1 and window.preview._request == 0)
     previews = len(desk.service.asked(api.GetPreview))
     desk.service.hold_final.set()
-    desk.until(lambda: "ms" in window.summary.text())
+    desk.until(lambda: window._final)
     after = window.current_row()
     assert after is not None
     assert after.key == before.key

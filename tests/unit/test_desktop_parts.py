@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -9,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import QLocale, QTranslator
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QTextCursor, QTextTable
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 
 from desktop import wording
-from desktop.highlight import around, code_spans
+from desktop.highlight import Window, around, code_spans
 from desktop.results import snippet
-from desktop.theme import DARK, LIGHT, Colors
-from desktop.views import find_rendered
+from desktop.theme import DARK, LIGHT, Colors, Theme
+from desktop.views import TextView, find_rendered
 from indexer import api
 
 DESKTOP = Path(__file__).resolve().parents[2] / "desktop"
@@ -72,6 +75,50 @@ def test_snippet_of_markdown_leaves_out_the_signs() -> None:
     assert shown == "Tips First thing **Second** or third"
     assert mark is not None
     assert shown[mark[0] : mark[1]] == "First thing"
+
+
+def test_snippet_marks_nothing_before_the_first_word_of_the_mark() -> None:
+    text = "| copy | where |\n| -- | -- |\n| second | hall |\n"
+    start = text.index("| --")
+    shown, mark = snippet(passage(text, (start, len(text))), "markdown")
+    assert shown == "copy where second hall"
+    assert mark is not None
+    assert shown[mark[0] : mark[1]] == "second hall"
+
+
+def _text_view(qtbot: QtBot, qapp: QApplication, markdown: str, marked: str) -> TextView:
+    view = TextView(Theme(qapp, "light"))
+    qtbot.addWidget(view)
+    view.resize(500, 400)
+    start = markdown.index(marked)
+    view.show_text(Window(markdown, start, start + len(marked), 1), None, markdown=True)
+    with qtbot.waitExposed(view):
+        view.show()
+    return view
+
+
+def test_the_bullets_of_a_marked_list_are_drawn(qtbot: QtBot, qapp: QApplication) -> None:
+    view = _text_view(qtbot, qapp, "Before.\n\n- first item\n- second item\n", "- first item\n- second item")
+    image = view.viewport().grab().toImage()
+    for text in ("first", "second"):
+        place = view.cursorRect(view.document().find(text))
+        item = view.cursorRect(QTextCursor(view.document().findBlock(view.document().find(text).position())))
+        left = [
+            image.pixelColor(x, y).lightness()
+            for x in range(item.left() - 12, item.left() - 2)
+            for y in range(place.top(), place.bottom())
+        ]
+        assert min(left) < 100
+
+
+def test_a_table_after_code_has_an_even_head(qtbot: QtBot, qapp: QApplication) -> None:
+    view = _text_view(qtbot, qapp, "```\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n", "x = 1")
+    table = next(f for f in view.document().rootFrame().childFrames() if isinstance(f, QTextTable))
+    cells = [[table.cellAt(row, column) for column in (0, 1)] for row in (0, 1)]
+    for cell in itertools.chain(*cells):
+        assert cell.firstCursorPosition().block() == cell.lastCursorPosition().block()
+    weights = [[cell.lastCursorPosition().charFormat().fontWeight() for cell in row] for row in cells]
+    assert weights[0][0] == weights[0][1] > weights[1][0] == weights[1][1]
 
 
 def test_an_answer_that_takes_long_is_told_in_seconds() -> None:
