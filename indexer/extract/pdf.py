@@ -16,7 +16,7 @@ from indexer.errors import FileError
 from indexer.extract.builder import UNSPACED, TextBuilder, clean, no_text
 
 _MAX_PIXELS = 40_000_000
-_HIGHLIGHT = (255, 226, 89)  # a marker's yellow; multiplied with the page, so black stays black
+_HIGHLIGHT = (255, 232, 140)  # a marker's yellow; multiplied with the page, so black stays black
 _MONOSPACED, _BOLD = 8, 16  # MuPDF's span flags
 _BULLET = re.compile(r"(?:[•‣◦▪●○■□–—*·➢✓-]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s+\S")
 _SENTENCE_END = re.compile(r"[.!?:。！？：…][\"'”’」』）)]*$")
