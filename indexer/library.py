@@ -157,8 +157,13 @@ class Library:
     def _open_root(self, root: str) -> None:
         self._watches[root] = "starting"
         if self._watcher is not None:
-            had_files = next((bool(r.files) for r in self.store.roots() if r.path == root), False)
-            self._watcher.add(root, self.rules_of(root), had_files=had_files)
+            state = next((r for r in self.store.roots() if r.path == root), None)
+            self._watcher.add(
+                root,
+                self.rules_of(root),
+                had_files=state is not None and state.files > 0,
+                device=state.device if state is not None else None,
+            )
         self.pipeline.rescan(root)
 
     def _changed(self, changes: list[FileChange]) -> None:

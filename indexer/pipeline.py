@@ -194,7 +194,6 @@ class Pipeline:
         self._scanning = ""
         self._scanning_root: str | None = None
         self._load = _Load()
-        self._devices: dict[str, int] = {}
         self._paused = False
         self._stopping = False
         self._prepared: queue.Queue[tuple[_Job, Prepared] | None] = queue.Queue(PREPARED_FILES)
@@ -501,14 +500,12 @@ class Pipeline:
         state = next((r for r in self._store.roots() if r.path == root), None)
         if state is None:
             return
-        if not root_online(root, state.files > 0, self._devices.get(root)):
+        if not root_online(root, state.files > 0, state.device):
             self._store.set_online(root, False)
             return
         device = root_device(root)
-        if device is not None:
-            self._devices[root] = device
-        if not state.online:
-            self._store.set_online(root, True)
+        if not state.online or device != state.device:
+            self._store.set_online(root, True, device)
         gone: list[str] = []
         # The catalog does not know these yet: the sweep cannot say that they are gone or ignored now.
         with self._state:
@@ -596,7 +593,8 @@ class Pipeline:
 
     def _gone(self, job: _Job) -> None:
         # The mount point of a disk that was pulled out is a folder too, and an empty one.
-        if root_online(job.root, True, self._devices.get(job.root)):
+        device = next((r.device for r in self._store.roots() if r.path == job.root), None)
+        if root_online(job.root, True, device):
             self._remove([job.path])
 
     def _failed(self, job: _Job, error: FileError) -> None:

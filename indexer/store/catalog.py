@@ -42,7 +42,7 @@ KEEP_UNUSED_S = 3600.0
 _TEXT_BITS = 32
 _PAGE = 1000
 
-_MIGRATIONS = (
+MIGRATIONS = (
     """
     CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE roots(
@@ -111,8 +111,9 @@ _MIGRATIONS = (
         UNIQUE(index_id, text_id)
     );
     """,
+    "ALTER TABLE roots ADD COLUMN device INTEGER;",
 )
-SCHEMA_VERSION = len(_MIGRATIONS)
+SCHEMA_VERSION = len(MIGRATIONS)
 
 _TEXT_MASK = (1 << _TEXT_BITS) - 1
 _QUESTIONS = (
@@ -253,7 +254,7 @@ class Catalog:
             db.pragma("journal_size_limit", 64 << 20)
             for version in range(found, SCHEMA_VERSION):
                 with db:
-                    db.execute(_MIGRATIONS[version])
+                    db.execute(MIGRATIONS[version])
                     if version == 0:
                         identity = [("identity", secrets.token_hex(8)), ("clean", 1)]
                         db.executemany("INSERT INTO meta VALUES(?, ?)", identity)
@@ -617,10 +618,13 @@ class Catalog:
                 self._remove(db, "root = ?", (root,))
                 db.execute("DELETE FROM roots WHERE id = ?", (root,))
 
-    def set_online(self, path: str, online: bool) -> None:
-        """Note whether a folder is there now."""
+    def set_online(self, path: str, online: bool, device: int | None = None) -> None:
+        """Note whether a folder is there now and, where it is known, on which device."""
         with self.write() as (db, _):
-            db.execute("UPDATE roots SET online = ? WHERE path = ?", (online, os.fsencode(path)))
+            db.execute(
+                "UPDATE roots SET online = ?, device = coalesce(?, device) WHERE path = ?",
+                (online, device, os.fsencode(path)),
+            )
 
     def roots(self) -> list[RootState]:
         """All folders with their counts, in order of path."""
@@ -629,14 +633,16 @@ class Catalog:
             return list(cached)
         with self.read() as db:
             rows = db.ask(
-                "SELECT roots.path, online, total(status = 'indexed'), total(chunks),"
+                "SELECT roots.path, online, device, total(status = 'indexed'), total(chunks),"
                 " total(CASE WHEN status = 'indexed' THEN size END),"
                 " total(status != 'indexed') FROM roots LEFT JOIN files ON files.root = roots.id"
                 " GROUP BY roots.id ORDER BY roots.path"
             )
         states = [
-            RootState(os.fsdecode(path), bool(online), int(files), int(chunks), int(size), int(problems))
-            for path, online, files, chunks, size, problems in rows
+            RootState(
+                os.fsdecode(path), bool(online), int(files), int(chunks), int(size), int(problems), device
+            )
+            for path, online, device, files, chunks, size, problems in rows
         ]
         with self._lock:
             if version == self._version:

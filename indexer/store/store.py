@@ -144,9 +144,9 @@ class Store:
         """The folders of the library, in order of path."""
         return self._catalog.roots()
 
-    def set_online(self, path: str, online: bool) -> None:
+    def set_online(self, path: str, online: bool, device: int | None = None) -> None:
         """Note whether a folder is there now; its chunks stay."""
-        self._catalog.set_online(path, online)
+        self._catalog.set_online(path, online, device)
 
     # --- files -----------------------------------------------------------------------------
 

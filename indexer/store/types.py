@@ -81,7 +81,12 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class RootState(msgspec.Struct, frozen=True):
-    """One folder of the library; `bytes` is the size of its indexed files."""
+    """One folder of the library.
+
+    Attributes:
+        bytes: Size of its indexed files.
+        device: Number of the device it lay on when it was last seen online, None while unknown.
+    """
 
     path: str
     online: bool
@@ -89,3 +94,4 @@ class RootState(msgspec.Struct, frozen=True):
     chunks: int
     bytes: int
     problems: int
+    device: int | None = None

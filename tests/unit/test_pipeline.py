@@ -19,7 +19,7 @@ from indexer.errors import FileError, IndexerError
 from indexer.pipeline import Pipeline
 from indexer.settings import Settings
 from indexer.store import FileUpdate, ModelKey, Store
-from indexer.watch import FileChange, Rules
+from indexer.watch import FileChange, Rules, root_device
 from indexer.watch import sweep as real_sweep
 from indexer.workers import FileGoneError, Hashed, PoolClosedError, Prepared
 
@@ -405,23 +405,40 @@ def test_nothing_of_a_forgotten_folder_is_embedded(bench: Bench) -> None:
     assert bench.known == {}
 
 
-def test_an_unmounted_disk_takes_no_waiting_file_out_of_the_index(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unmounted_disk_takes_no_waiting_file_out_of_the_index(bench: Bench) -> None:
     path = bench.write("a.txt", "one")
     bench.pipeline.start()
     bench.pipeline.rescan(str(bench.root))
     bench.rest()
     # What is left is the empty mount point, which lies on another device.
     path.unlink()
-    monkeypatch.setattr(bench.pipeline, "_devices", {str(bench.root): -1})
+    bench.store.set_online(str(bench.root), True, device=-1)
     bench.changed(path)
     bench.rest()
     assert bench.known == {"a.txt": "indexed"}
-    monkeypatch.setattr(bench.pipeline, "_devices", {})
+    bench.store.set_online(str(bench.root), True, device=root_device(str(bench.root)))
     bench.changed(path)
     bench.rest()
     assert bench.known == {}
+
+
+def test_the_empty_mount_point_of_a_disk_of_last_time_is_offline_not_emptied(bench: Bench) -> None:
+    path = bench.write("a.txt", "one")
+    bench.pipeline.start()
+    bench.pipeline.rescan(str(bench.root))
+    bench.rest()
+    assert bench.store.roots()[0].device == root_device(str(bench.root))
+    # As the catalog of a library looks whose disk lay elsewhere when the service last ran.
+    bench.store.set_online(str(bench.root), True, device=-1)
+    path.unlink()
+    bench.pipeline.rescan(str(bench.root))
+    bench.rest()
+    assert bench.known == {"a.txt": "indexed"}
+    assert not bench.store.roots()[0].online
+    path.write_text("one", encoding="utf-8")
+    bench.pipeline.rescan(str(bench.root))
+    bench.rest()
+    assert bench.store.roots()[0].online
 
 
 def test_the_count_of_what_waits_follows_every_way_a_file_can_go(bench: Bench) -> None:

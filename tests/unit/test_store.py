@@ -17,7 +17,7 @@ from indexer.document import Chunk
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.store import FileUpdate, ModelKey, Store
-from indexer.store.catalog import SCHEMA_VERSION, Database
+from indexer.store.catalog import MIGRATIONS, SCHEMA_VERSION, Database
 
 DIM = 16
 MODEL = ModelKey("test-model", DIM)
@@ -374,6 +374,20 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(FatalError, match="Upgrade"):
         Store(tmp_path)
+
+
+def test_a_catalog_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    db = Database(str(tmp_path / "catalog.sqlite"))
+    db.execute(MIGRATIONS[0])
+    db.execute("INSERT INTO meta VALUES('identity', '0123456789abcdef'), ('clean', 1)")
+    db.execute("INSERT INTO roots(path) VALUES(?)", (os.fsencode(ROOT),))
+    db.pragma("user_version", 1)
+    db.close()
+    store = Store(tmp_path)
+    assert [(root.path, root.device) for root in store.roots()] == [(ROOT, None)]
+    store.set_online(ROOT, True, device=7)
+    assert store.roots()[0].device == 7
+    store.close()
 
 
 def test_a_damaged_catalog_is_named(tmp_path: Path) -> None:
