@@ -628,6 +628,7 @@ class LibraryDialog(QDialog):
         )
         remove = box.addButton(self.tr("Remove"), QMessageBox.ButtonRole.DestructiveRole)
         remove.setObjectName("confirmRemove")
+        remove.setProperty("danger", True)
         keep = box.addButton(self.tr("Keep"), QMessageBox.ButtonRole.RejectRole)
         keep.setObjectName("cancelRemove")
         box.setDefaultButton(keep)

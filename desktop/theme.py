@@ -322,8 +322,12 @@ def _style_sheet(c: Colors) -> str:
         background: {c.window}; color: {c.muted}; border: none; border-bottom: 1px solid {c.border};
         padding: 6px 8px; text-align: left;
     }}
-    QTreeView {{ border: 1px solid {c.border}; background: {c.surface}; padding: 0; }}
+    QTreeView {{
+        border: 1px solid {c.border}; background: {c.surface}; padding: 0; outline: 0;
+        show-decoration-selected: 1;
+    }}
     QTreeView::item {{ padding: 5px 4px; }}
+    QTreeView::item:hover {{ background: {c.hover}; }}
     QTreeView::item:selected {{ background: {c.selection}; color: {c.text}; }}
     QTreeView:focus {{ border: 1px solid {c.accent}; }}
     QPlainTextEdit#ignoreField {{
