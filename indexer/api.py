@@ -14,7 +14,7 @@ import msgspec
 
 from indexer.settings import Settings
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REPLY_BYTES = 64 << 20
 
@@ -80,6 +80,25 @@ class Locator(_Value, frozen=True, kw_only=True):
 Media = Literal["text", "markdown", "code", "html", "pdf", "epub"]
 
 
+class Why(_Value, frozen=True, kw_only=True):
+    """What a passage was found by.
+
+    Attributes:
+        cosine: Cosine of query and passage embedding, as the encoder gave them.
+        meaning: The same after what languages differ in was taken out; what ranks.
+        words: What the words in common added to the rank, in the unit of `meaning`; below 0 when words
+            were to be expected and are missing.
+        terms: Those words, as they stand in the passage.
+        reranked: What the reranker gave, 0 to 1; None when it did not look.
+    """
+
+    cosine: float
+    meaning: float
+    words: float = 0.0
+    terms: tuple[str, ...] = ()
+    reranked: float | None = None
+
+
 class Passage(_Value, frozen=True, kw_only=True):
     """One chunk of a file that answers the query.
 
@@ -89,8 +108,10 @@ class Passage(_Value, frozen=True, kw_only=True):
         start: Offset of `text` in the extracted text of the file, in characters.
         mark: Start and end, in `text`, of the sentence that matches best; None while unknown.
         lang: ISO 639-1 code of the passage, ``code`` for source code, empty when unknown.
-        cosine: Cosine of query and passage embedding.
-        similarity: What a person is shown, 0 to 1.
+        similarity: What a person is shown, 0 to 1: the same number means the same closeness in every
+            language pair and for every model.
+        why: What it was found by.
+        words: Where, in `text`, the query's words stand (start, end), in order.
     """
 
     chunk: int
@@ -98,9 +119,31 @@ class Passage(_Value, frozen=True, kw_only=True):
     start: int
     locator: Locator
     lang: str
-    cosine: float
     similarity: float
+    why: Why
     mark: tuple[int, int] | None = None
+    words: tuple[tuple[int, int], ...] = ()
+
+
+class Variant(_Value, frozen=True, kw_only=True):
+    """A file folded under a hit because it says the same.
+
+    Attributes:
+        kind: ``copy`` of the same text, ``version`` with small differences, or ``translation``.
+        lang: Language of its best passage.
+        passages: Its best passages, best first.
+    """
+
+    kind: Literal["copy", "version", "translation"]
+    path: str
+    root: str
+    media: Media
+    title: str
+    lang: str
+    similarity: float
+    passages: tuple[Passage, ...]
+    code_language: str | None = None
+    online: bool = True
 
 
 class Hit(_Value, frozen=True, kw_only=True):
@@ -110,6 +153,8 @@ class Hit(_Value, frozen=True, kw_only=True):
         code_language: Such as ``python``, for source code only.
         root: The folder of the library that the file is in.
         online: False when that folder is not there now (an unmounted disk).
+        weak: Whether it is no closer than texts often are that have nothing to do with the query.
+        variants: Other files that say the same and are not hits of their own.
     """
 
     path: str
@@ -120,6 +165,36 @@ class Hit(_Value, frozen=True, kw_only=True):
     passages: tuple[Passage, ...]
     code_language: str | None = None
     online: bool = True
+    weak: bool = False
+    variants: tuple[Variant, ...] = ()
+
+
+class QueryProblem(_Value, frozen=True, kw_only=True):
+    """Something in a query that was not understood and was left out of account (or taken as words).
+
+    Attributes:
+        start: Where it begins in the query, in characters.
+        end: Where it ends.
+        message: For people, such as ``there is no language "xx"``.
+    """
+
+    start: int
+    end: int
+    message: str
+
+
+class Completion(_Value, frozen=True, kw_only=True):
+    """One way to go on writing a query.
+
+    Attributes:
+        insert: What takes the place of the query from `Completions.start` to `Completions.end`.
+        label: What is shown, mostly the same.
+        detail: What it does, or how many files it would leave, in a few words.
+    """
+
+    insert: str
+    label: str
+    detail: str = ""
 
 
 class Folder(_Value, frozen=True, kw_only=True):
@@ -178,10 +253,29 @@ class Hello(_Message, frozen=True, kw_only=True):
     client: str = ""
 
 
+class Like(_Value, frozen=True, kw_only=True):
+    """What `Search` should find similar things to; exactly one is set.
+
+    Attributes:
+        path: An indexed file; it is not among its own hits.
+        chunk: A passage, by `Passage.chunk`; its file is not among the hits, nor other copies of it.
+        text: Pasted text of any length.
+    """
+
+    path: str = ""
+    chunk: int = 0
+    text: str = ""
+
+
 class Search(_Message, frozen=True, kw_only=True):
     """Find files by meaning.
 
     Attributes:
+        query: Words in any language, with filters; see `indexer.query`. Filters (and words) may also
+            narrow what `like` finds.
+        like: Find what is similar to this instead.
+        fold: Whether files that say the same are folded under one hit.
+        rerank: Whether the reranker may look at the first hits; None for what the settings say.
         limit: At most this many files.
         passages: At most this many passages a file.
         channel: A newer search on the same channel of the same connection supersedes this one;
@@ -192,11 +286,22 @@ class Search(_Message, frozen=True, kw_only=True):
 
     id: int
     query: str
+    like: Like | None = None
+    fold: bool = True
+    rerank: bool | None = None
     limit: int = 20
     passages: int = 3
     channel: str = ""
     mark: bool = True
     folders: tuple[str, ...] = ()
+
+
+class Complete(_Message, frozen=True, kw_only=True):
+    """Ask for `Completions` of the word of a query that the cursor is in; `cursor` in characters."""
+
+    id: int
+    query: str
+    cursor: int
 
 
 class Cancel(_Message, frozen=True, kw_only=True):
@@ -303,6 +408,7 @@ class Stop(_Message, frozen=True, kw_only=True):
 Request = (
     Hello
     | Search
+    | Complete
     | Cancel
     | GetStatus
     | Subscribe
@@ -349,6 +455,8 @@ class SearchResult(_Message, frozen=True, kw_only=True):
 
     Attributes:
         final: False when a better answer to the same request follows.
+        problems: What in the query was not understood; the rest was answered.
+        reranked: Whether the order is the reranker's.
         took_ms: Milliseconds from the request's arrival to this answer.
         encode_ms: Of these, embedding the query (waiting for the encoder included).
     """
@@ -358,6 +466,17 @@ class SearchResult(_Message, frozen=True, kw_only=True):
     final: bool
     took_ms: float
     encode_ms: float = 0.0
+    problems: tuple[QueryProblem, ...] = ()
+    reranked: bool = False
+
+
+class Completions(_Message, frozen=True, kw_only=True):
+    """Answer to `Complete`: what may take the place of the query from `start` to `end`."""
+
+    id: int
+    start: int
+    end: int
+    items: tuple[Completion, ...]
 
 
 class Status(_Message, frozen=True, kw_only=True):
@@ -448,7 +567,18 @@ class SettingsReply(_Message, frozen=True, kw_only=True):
     settings: Settings
 
 
-Reply = Welcome | Failed | Done | SearchResult | Status | Folders | Problems | Preview | SettingsReply
+Reply = (
+    Welcome
+    | Failed
+    | Done
+    | SearchResult
+    | Completions
+    | Status
+    | Folders
+    | Problems
+    | Preview
+    | SettingsReply
+)
 
 _encoder = msgspec.json.Encoder()
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

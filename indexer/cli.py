@@ -408,7 +408,7 @@ def _hit_json(hit: api.Hit) -> dict[str, Any]:
     return {
         "path": local_path(hit.path),
         "similarity": passage.similarity,
-        "cosine": passage.cosine,
+        "why": _builtins(passage.why),
         "locator": _builtins(passage.locator),
         "place": passage.locator.describe(),
         "lang": passage.lang,

@@ -125,8 +125,8 @@ class Searcher:
             start=chunk.start,
             locator=chunk.locator,
             lang=chunk.lang,
-            cosine=round(cosine, 4),
             similarity=self._similarity(cosine),
+            why=api.Why(cosine=round(cosine, 4), meaning=round(cosine, 4)),
         )
 
     def _similarity(self, cosine: float) -> float:

@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         extraction_memory_mb: MiB of address space one extraction child may use.
         encoder_threads: CPU threads the encoder may use; 0 lets torch choose.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        rerank: Whether a reranker orders the first hits again; results appear first, then reorder.
+        reranker: Folder of a cross-encoder in Hugging Face's layout; empty for none.
         paused: Whether indexing is paused (kept over a restart).
     """
 
@@ -38,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     extraction_memory_mb: int = 2048
     encoder_threads: int = 0
     device: str = "auto"
+    rerank: bool = False
+    reranker: str = ""
     paused: bool = False
 
 

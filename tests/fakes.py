@@ -73,8 +73,8 @@ def hit(
                 start=i * 5000,
                 locator=locator or api.Locator(line_start=1 + i * 10, line_end=8 + i * 10),
                 lang=lang,
-                cosine=0.85,
                 similarity=max(0.0, similarity - 0.07 * i),
+                why=api.Why(cosine=0.85, meaning=0.4),
                 mark=(0, end) if marks else None,
             )
         )

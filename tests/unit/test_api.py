@@ -16,7 +16,7 @@ PASSAGE = api.Passage(
     start=120,
     locator=api.Locator(page=3, rects=(api.Rect(x0=1, y0=2.5, x1=3, y1=4),), heading=("A", "B")),
     lang="de",
-    cosine=0.87,
+    why=api.Why(cosine=0.87, meaning=0.87),
     similarity=0.57,
     mark=(0, 11),
 )

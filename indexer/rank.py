@@ -1,0 +1,1 @@
+"""From dense and lexical evidence to one order and one similarity."""
