@@ -19,7 +19,7 @@ def result(path: str, text: str, heading: str) -> SearchResult:
         start=0,
         locator=Locator(heading=(heading,)),
         lang="en",
-        cosine=0.5,
+        why=api.Why(cosine=0.5, meaning=0.5),
         similarity=0.5,
         mark=(0, 3),
     )

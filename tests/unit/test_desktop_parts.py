@@ -26,7 +26,14 @@ DESKTOP = Path(__file__).resolve().parents[2] / "desktop"
 
 def passage(text: str, mark: tuple[int, int] | None = None) -> api.Passage:
     return api.Passage(
-        chunk=1, text=text, start=0, locator=api.Locator(), lang="en", cosine=0.9, similarity=0.9, mark=mark
+        chunk=1,
+        text=text,
+        start=0,
+        locator=api.Locator(),
+        lang="en",
+        why=api.Why(cosine=0.9, meaning=0.9),
+        similarity=0.9,
+        mark=mark,
     )
 
 
