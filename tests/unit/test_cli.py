@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexer import cli
-from indexer.api import Hit, Locator, Passage, SearchResult, encode
+from indexer.api import Hit, Locator, Passage, SearchResult, Why, encode
 from indexer.errors import IndexerError
 
 
@@ -19,7 +19,7 @@ def result(path: str, text: str, heading: str) -> SearchResult:
         start=0,
         locator=Locator(heading=(heading,)),
         lang="en",
-        why=api.Why(cosine=0.5, meaning=0.5),
+        why=Why(cosine=0.5, meaning=0.5),
         similarity=0.5,
         mark=(0, 3),
     )
