@@ -41,12 +41,12 @@ class TransformerEncoder:
             FatalError: The model cannot be loaded, or the device is not there.
         """
         self._folder = folder
-        _stay_offline()
+        stay_offline()
         import torch
 
         if threads > 0:
             torch.set_num_threads(threads)
-        self._device = _choose_device(device)
+        self._device = choose_device(device)
         self._tokenizer = open_tokenizer(folder.path / TOKENIZER)
         self._tokenizer.enable_truncation(folder.model.max_length)
         self._model = _load_model(folder.path).to(self._device)
@@ -93,7 +93,7 @@ class TransformerEncoder:
             return out
         tokens = self._tokenize(prefix, texts)
         with torch.inference_mode():
-            for batch in _batches([len(ids) for ids in tokens], self._budget):
+            for batch in batches([len(ids) for ids in tokens], self._budget):
                 out[batch] = self._forward([tokens[at] for at in batch]).cpu().numpy()
         return out
 
@@ -122,7 +122,7 @@ class TransformerEncoder:
         return unit
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Group texts of similar length, so that little is padded.
 
     Args:
@@ -141,13 +141,18 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         first = last
 
 
-def _stay_offline() -> None:
+def stay_offline() -> None:
     """Forbid transformers every call home; it reads these when it is imported."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY"):
         os.environ[name] = "1"
 
 
-def _choose_device(wanted: str) -> torch.device:
+def choose_device(wanted: str) -> torch.device:
+    """The torch device that a setting means.
+
+    Raises:
+        FatalError: There is no such device here.
+    """
     import torch
 
     mps = torch.backends.mps.is_available()
