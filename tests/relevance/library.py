@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +37,30 @@ class Question:
     file_lang: str
     path: str
     mode: Mode
+
+
+def prepare(target: Path, content: str, make: Callable[[Path], list[Question]]) -> list[Question]:
+    """Make a library, or leave the one that an earlier run made.
+
+    Args:
+        target: Its folder.
+        content: Names what `make` would write; when it is another than before, the library is made anew.
+        make: Writes the files below ``target/library``.
+
+    Returns:
+        What is asked.
+    """
+    stamp, questions = target / "content.txt", target / QUESTIONS
+    if not (stamp.exists() and stamp.read_text(encoding="utf-8") == content):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        made = make(target)
+        lines = [json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in made]
+        questions.write_text("".join(lines), encoding="utf-8")
+        stamp.write_text(content, encoding="utf-8")
+    # Not by str.splitlines: a title may hold a character that it takes for the end of a line.
+    with questions.open(encoding="utf-8", newline="\n") as found:
+        return [Question(**json.loads(line)) for line in found]
 
 
 def mixed(sections: Iterable[Section], target: Path, seed: int, limit: int = 0) -> list[Question]:
@@ -66,20 +91,17 @@ def mixed(sections: Iterable[Section], target: Path, seed: int, limit: int = 0) 
         if others:
             other = draw.choice(others)
             questions.append(Question(versions[name][other].title, other, lang, path, "cross"))
-    _save(target, questions)
     return questions
 
 
 def single(sections: Iterable[Section], target: Path, lang: str, limit: int = 0) -> list[Question]:
-    """Write a library of one language only, and its questions: the titles."""
-    questions = [
+    """Write a library of one language only, to be asked in that language."""
+    return [
         Question(section.title, lang, lang, _write(target, f"{lang}:{section.id}", section), "same")
         for section in sorted(
             (section for section in sections if section.lang == lang), key=lambda section: section.id
         )[: limit or None]
     ]
-    _save(target, questions)
-    return questions
 
 
 def _write(target: Path, key: str, section: Section) -> str:
@@ -89,8 +111,3 @@ def _write(target: Path, key: str, section: Section) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(section.body + "\n", encoding="utf-8")
     return path
-
-
-def _save(target: Path, questions: Sequence[Question]) -> None:
-    lines = [json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in questions]
-    (target / QUESTIONS).write_text("".join(lines), encoding="utf-8")
