@@ -112,6 +112,20 @@ MIGRATIONS = (
     );
     """,
     "ALTER TABLE roots ADD COLUMN device INTEGER;",
+    # What filters ask for. A name begins behind the last slash of the path, a suffix behind the last dot of
+    # the name; the one is computed when asked for, the other kept in its index.
+    """
+    ALTER TABLE files ADD COLUMN name TEXT GENERATED ALWAYS AS (
+        substr(CAST(path AS TEXT),
+            1 + length(rtrim(CAST(path AS TEXT), replace(CAST(path AS TEXT), '/', ''))))) VIRTUAL;
+    ALTER TABLE files ADD COLUMN suffix TEXT GENERATED ALWAYS AS (
+        CASE WHEN instr(name, '.') THEN
+            lower(substr(name, 1 + length(rtrim(name, replace(name, '.', ''))))) ELSE '' END) VIRTUAL;
+    CREATE INDEX files_by_suffix ON files(suffix);
+    CREATE INDEX files_by_kind ON files(media, code_language);
+    CREATE INDEX files_by_time ON files(mtime_ns, size);
+    CREATE INDEX chunks_by_place ON chunks(file, lang, text_id);
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
