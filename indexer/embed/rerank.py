@@ -57,6 +57,7 @@ _SAME_HEAD = 0.5
 
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_CODE_KEYS = {"auto_map", "kernel_config", "use_kernels", "custom_pipelines"}
 _POSITIVE = {"yes", "true", "relevant", "positive"}
 # Passages are chunks: what a model could read beyond this would only cost memory.
 _LONGEST = 8_192
@@ -141,7 +142,7 @@ def load_reranker(
     if threads > 0:
         torch.set_num_threads(threads)
     where = choose_device(device)
-    model = _load_model(folder, causal=causal, dtype=_dtype(where)).to(where)
+    model = _load_model(folder, config, causal=causal, dtype=_dtype(where)).to(where)
     if causal:
         _check_logit_score(folder, tokenizer)
         return _PromptReranker(
@@ -277,24 +278,39 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.float16
 
 
-def _load_model(folder: Path, *, causal: bool, dtype: torch.dtype) -> Any:
+def _harmless(value: Any) -> Any:
+    """A config without what makes transformers fetch or run code, at any depth.
+
+    What config.json says of the implementation of attention wins over the argument of
+    `from_pretrained`, and may name a repository of kernels.
+    """
+    if isinstance(value, dict):
+        return {
+            key: _harmless(item)
+            for key, item in value.items()
+            if not key.endswith("_implementation") and key not in _CODE_KEYS
+        }
+    return [_harmless(item) for item in value] if isinstance(value, list) else value
+
+
+def _load_model(folder: Path, config: dict[str, Any], *, causal: bool, dtype: torch.dtype) -> Any:
     """The model in inference mode.
 
     Raises:
         IndexerError: It cannot be built, or some of its weights are missing: transformers would
             make those up at random.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
     hush: Callable[[], None] = transformers_logging.disable_progress_bar
     hush()
     kind: Any = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    # Said here, since what config.json says of attention may name code to be fetched.
     for attention in ("sdpa", "eager"):
         try:
             model, report = kind.from_pretrained(
                 str(folder),
+                config=CONFIG_MAPPING[config["model_type"]].from_dict(_harmless(config)),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
