@@ -462,6 +462,35 @@ def _universal(word: str, shouted: bool) -> bool:
     return inner or (len(word) > 1 and word.isupper() and not shouted)
 
 
+def phrase_forms(text: str) -> list[tuple[str, ...]]:
+    """What a text has that has these words side by side.
+
+    Args:
+        text: Words, in any script.
+
+    Returns:
+        As `QueryTerm.forms`: any of them is enough. Empty when there is no word.
+    """
+    normal = unicodedata.normalize("NFKC", text)
+    words: list[str] = []
+    kind, joined = 3, ""
+    for kind, token, _, parts, _ in (tokens := list(_placed(normal))):
+        words.extend(part[0] for part in parts)
+        joined = _word(token)[2] if kind == 3 and len(tokens) == 1 else ""
+    if not words:
+        return []
+    if kind == 1 and len(parts) > 1:
+        words.pop()  # in the passage the last character may have a neighbour
+    elif kind != 3:
+        words[-1] += PREFIX  # and a Korean word a particle
+    forms = [] if joined.endswith(_SUFFIXES) else [tuple(words)]
+    if joined:
+        forms.append((joined,))
+    if kind == 2 and len(tokens) == 1 and len(token) > 2:
+        forms.append(tuple(map("".join, itertools.pairwise(token))))
+    return forms
+
+
 def occurrences(text: str, terms: Sequence[QueryTerm]) -> list[tuple[int, int, int]]:
     """Where the terms of a query stand in a passage.
 
