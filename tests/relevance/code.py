@@ -26,6 +26,8 @@ from tests.relevance.library import Question
 
 # Part of what Dragoman itself is installed with, so nothing has to be fetched.
 PACKAGES = ("numpy", "transformers", "torch", "chromadb", "rich", "pygments", "networkx", "sympy")
+# Raise it when other functions would be drawn.
+LAYOUT = 1
 _A_MODULE = 8  # at most so many functions, or a few modules would be the whole library
 _SHORTEST = 4  # lines of code that are left
 _LONGEST = 120

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from indexer.analysis import terms
 from indexer.embed import Encoder, Vectors
 from indexer.embed.space import space_of
 from indexer.store.catalog import CATALOG_FILE
@@ -26,7 +27,8 @@ from tests.relevance.product import Indexed
 from tests.relevance.scores import DEPTH
 
 Floats = npt.NDArray[np.float64]
-Scorer = Callable[[Sequence[str]], Floats]
+# For each query, files from the best on.
+Answers = list[list[str]]
 
 # The constants that everybody uses.
 K1, B = 1.2, 0.75
@@ -51,7 +53,7 @@ class Passages:
     vectors: Vectors
     _terms: dict[str, list[list[str]]] = field(default_factory=dict)
 
-    def terms(self, name: str, cut: Callable[[str], list[str]]) -> list[list[str]]:
+    def terms(self, name: str, cut: Callable[[str], list[str]]) -> Answers:
         """The terms of each passage, cut once for each way of cutting."""
         if name not in self._terms:
             self._terms[name] = [cut(text) for text in self.texts]
@@ -158,38 +160,52 @@ class Usual:
 
     library: Passages
     encoder: Encoder
+    _queries: dict[str, Vectors] = field(default_factory=dict)
 
     @cached_property
     def _plain(self) -> BM25:
-        return BM25(self.library.terms("plain", plain_terms))
+        return BM25([plain_terms(text) for text in self.library.texts])
 
-    def bm25(self, queries: Sequence[str]) -> list[list[str]]:
+    def bm25(self, queries: Sequence[str]) -> Answers:
         """Words alone."""
+        return self._words(self._plain, plain_terms, queries)
+
+    def bm25_analysed(self, queries: Sequence[str]) -> Answers:
+        """Words alone, cut by Dragoman: without accents, identifiers in parts."""
+        return self._words(BM25([terms(text) for text in self.library.texts]), terms, queries)
+
+    def _words(self, index: BM25, cut: Callable[[str], list[str]], queries: Sequence[str]) -> Answers:
         found = []
         for query in queries:
-            scores = self._plain.scores(plain_terms(query))
+            scores = index.scores(cut(query))
             found.append(best_files(np.where(scores > 0, scores, -np.inf), self.library))
         return found
 
+    def _encoded(self, queries: Sequence[str]) -> Vectors:
+        """Vectors of queries, one at a time as in a search: in a batch the padding changes them a little."""
+        for query in queries:
+            if query not in self._queries:
+                self._queries[query] = self.encoder.encode_queries([query])[0]
+        return np.stack([self._queries[query] for query in queries])
+
     def _cosines(self, queries: Sequence[str]) -> Floats:
-        vectors = self.encoder.encode_queries(queries)
-        cosines: Floats = (vectors @ self.library.vectors.T).astype(np.float64)
+        cosines: Floats = (self._encoded(queries) @ self.library.vectors.T).astype(np.float64)
         return cosines
 
-    def cosine(self, queries: Sequence[str]) -> list[list[str]]:
+    def cosine(self, queries: Sequence[str]) -> Answers:
         """Meaning alone, as the encoder sees it: what vector search does."""
         return [best_files(row, self.library) for row in self._cosines(queries)]
 
-    def neutral(self, queries: Sequence[str]) -> list[list[str]]:
+    def neutral(self, queries: Sequence[str]) -> Answers:
         """Meaning alone, with what languages differ in taken out by the shipped profile."""
         space = space_of(self.library.model)
         if space is None:
             raise RuntimeError(f"There is no profile for {self.library.model}.")
-        vectors = space.queries(self.encoder.encode_queries(queries))
+        vectors = space.queries(self._encoded(queries))
         cosines = vectors @ space.passages(self.library.vectors).T
         return [best_files(row.astype(np.float64), self.library) for row in cosines]
 
-    def reciprocal(self, queries: Sequence[str]) -> list[list[str]]:
+    def reciprocal(self, queries: Sequence[str]) -> Answers:
         """Meaning and words by reciprocal rank fusion: what hybrid search does."""
         found = []
         for query, cosines in zip(queries, self._cosines(queries), strict=True):
@@ -199,7 +215,7 @@ class Usual:
             found.append(best_files(scores, self.library))
         return found
 
-    def standardised(self, queries: Sequence[str]) -> list[list[str]]:
+    def standardised(self, queries: Sequence[str]) -> Answers:
         """Meaning and words, each with mean 0 and deviation 1 over the library, added."""
         return [
             best_files(_standard(cosines) + _standard(self._plain.scores(plain_terms(query))), self.library)

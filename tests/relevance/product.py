@@ -1,4 +1,4 @@
-"""The program as people use it: ``dragoman index``, ``dragoman search --batch``, a client with a stopwatch."""
+"""The program as people use it: ``dragoman index``, ``dragoman search --batch``, and its client."""
 
 from __future__ import annotations
 
