@@ -1,0 +1,329 @@
+"""What a query's conditions leave of the library.
+
+Two ways to the same answer. `compile` says a condition in SQL. `Filters` answers it for all chunks at
+once: file, text and language of every chunk are columns in memory (a chunk never changes them under its
+id), each plain condition is asked of the catalog by itself, for files or terms only, and the rest is
+arithmetic on rows of bits. So nothing is slow because it is true for half of the library, and what was
+asked for lately is known until the library changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer import query
+from indexer.query import Condition
+
+if TYPE_CHECKING:
+    from indexer.store.catalog import Database
+
+Ids = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.bool_]
+
+_CACHE_BYTES = 64 << 20
+_CHUNKS_READ = 50_000
+_STALE_SHARE = 0.5
+
+
+# --- as SQL -----------------------------------------------------------------------------------
+
+
+def compile(condition: Condition) -> tuple[str, list[Any]]:
+    """A condition as SQL over rows of `chunks` and of `files`, by these names, that belong together.
+
+    Returns:
+        The expression and its arguments.
+    """
+    match condition:
+        case query.All(of=parts) | query.Any(of=parts):
+            if not parts:
+                return str(int(isinstance(condition, query.All))), []
+            compiled = [compile(part) for part in parts]
+            word = " AND " if isinstance(condition, query.All) else " OR "
+            return f"({word.join(sql for sql, _ in compiled)})", [arg for _, args in compiled for arg in args]
+        case query.Not(of=part):
+            sql, args = compile(part)
+            return f"NOT {sql}", args
+        case query.Lang(code=code):
+            return "(chunks.lang = ?)", [_storable(code)]
+        case query.Phrase(text=text):
+            from indexer.store import lexical
+
+            said, terms = lexical.phrase(text)
+            return (said, list(terms)) if said else ("1", [])
+    return _of_file(condition)
+
+
+def _of_file(condition: Condition) -> tuple[str, list[Any]]:
+    """A condition that only `files` decides."""
+    match condition:
+        case query.Ext(suffix=suffix):
+            suffix = _storable(suffix.lower())
+            last = suffix.rpartition(".")[2]
+            if last == suffix:
+                return "(files.suffix = ?)", [suffix]
+            return "(files.suffix = ? AND files.name LIKE ? ESCAPE '\\')", [last, "%." + _like(suffix)]
+        case query.Kind(name=name):
+            column = "media" if name in query.MEDIA else "code_language"
+            return f"(files.{column} IS ?)", [_storable(name)]
+        case query.In(path=path) if path.startswith("/"):
+            try:
+                return below(path)
+            except UnicodeEncodeError:
+                return "0", []  # no path has these characters
+        case query.In(path=path):
+            return _any_like("CAST(files.path AS TEXT)", [f"%/{p}/%" for p in _spellings(path)])
+        case query.Name(part=part):
+            # Most names can be told by their path, which is cheaper to look at.
+            found = [f"%{p}%" for p in _spellings(part)]
+            in_path, args = _any_like("CAST(files.path AS TEXT)", found)
+            in_name, _ = _any_like("files.name", found)
+            return f"({in_path} AND {in_name})", [*args, *args]
+        case query.Modified(after=after, before=before):
+            return _between("files.mtime_ns", _ns(after), _ns(before), "<")
+        case query.Size(least=least, most=most):
+            return _between("files.size", least, most, "<=")
+    raise TypeError(f"no condition: {condition!r}")
+
+
+def below(path: str) -> tuple[str, list[Any]]:
+    """Files at or below an absolute path, as SQL.
+
+    Raises:
+        UnicodeEncodeError: The file system can have no such path.
+    """
+    at, separator = os.fsencode(path), os.fsencode(os.sep)
+    low = at.rstrip(separator) + separator
+    high = low[:-1] + bytes([low[-1] + 1])
+    return "(files.path = ? OR files.path >= ? AND files.path < ?)", [at, low, high]
+
+
+def _between(column: str, low: int | None, high: int | None, until: str) -> tuple[str, list[Any]]:
+    said, args = [], []
+    for sign, bound in ((">=", low), (until, high)):
+        if bound is not None:
+            said.append(f"{column} {sign} ?")
+            args.append(max(-(1 << 63), min((1 << 63) - 1, bound)))
+    return (f"({' AND '.join(said)})" if said else "1"), args
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1_000_000) * 1000
+
+
+def _any_like(column: str, patterns: Sequence[str]) -> tuple[str, list[Any]]:
+    return "(" + " OR ".join([f"{column} LIKE ? ESCAPE '\\'"] * len(patterns)) + ")", list(patterns)
+
+
+def _spellings(text: str) -> list[str]:
+    """Patterns for LIKE that together match a text in upper and lower case, composed and decomposed.
+
+    LIKE itself knows that A is a, but not of any letter beyond; the first letter of a word may be large.
+    """
+    text = _storable(text)
+    cases = (text, text.lower(), text.upper(), text.title()) if not text.isascii() else (text,)
+    return list(
+        dict.fromkeys(_like(unicodedata.normalize(form, t)) for t in cases for form in ("NFC", "NFD"))
+    )
+
+
+def _like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _storable(text: str) -> str:
+    """Text without lone surrogates, which SQLite cannot be asked for."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+# --- for all chunks at once -------------------------------------------------------------------
+
+
+class Columns(NamedTuple):
+    """File, text and language of chunks, in order of id. It may hold chunks that are gone."""
+
+    ids: Ids
+    files: Ids
+    texts: Ids
+    langs: npt.NDArray[np.int16]
+    names: tuple[str, ...]  # of the languages, by number
+
+
+class Selection(NamedTuple):
+    """What fulfils a condition.
+
+    Attributes:
+        chunks: Ids, sorted; some of them may be gone from the catalog.
+        texts: The texts they have, sorted.
+    """
+
+    chunks: Ids
+    texts: Ids
+
+    def keeps(self, chunk: int) -> bool:
+        """Whether the chunk fulfils the condition."""
+        at = int(np.searchsorted(self.chunks, chunk))
+        return at < len(self.chunks) and int(self.chunks[at]) == chunk
+
+
+class Filters:
+    """Answers conditions for one catalog. Every method may be called from any thread.
+
+    Each takes a connection, and the catalog's version as it was before that connection took its
+    snapshot. What one state of the catalog answered serves all readers of that state.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._columns = _no_columns()
+        self._version = -1
+        self._cache: OrderedDict[Condition, tuple[Bits | None, Selection | None]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def select(self, db: Database, version: int, condition: Condition) -> Selection:
+        """The chunks that fulfil a condition, and their texts."""
+        with self._lock:
+            columns = self._current(db, version)
+            known = self._cache.get(condition)
+            if known is not None and known[1] is not None:
+                self._cache.move_to_end(condition)
+                return known[1]
+            bits = self._bits(db, columns, condition)
+            kept = columns.texts[bits]
+            seen = np.zeros(int(kept.max()) + 1 if len(kept) else 0, np.bool_)
+            seen[kept] = True
+            selection = Selection(columns.ids[bits], np.flatnonzero(seen))
+            self._remember(condition, (bits, selection))
+            return selection
+
+    def _current(self, db: Database, version: int) -> Columns:
+        if version == self._version:
+            return self._columns
+        columns = self._columns
+        last = int(columns.ids[-1]) if len(columns.ids) else 0
+        total = int(db.ask("SELECT total(chunks) FROM files")[0][0])
+        if len(columns.ids) > total * (1 + _STALE_SHARE) + _CHUNKS_READ:
+            columns, last = _no_columns(), 0
+        numbers = {name: number for number, name in enumerate(columns.names)}
+        fresh: list[Columns] = []
+        # By rowid where there is little to read, else along the index that holds all that is wanted.
+        order = "chunks INDEXED BY chunks_by_place" if not last else "chunks"
+        cursor: Iterator[Any] = db.execute(
+            f"SELECT id, file, text_id, lang FROM {order} WHERE id > ?", (last,)
+        )
+        while rows := list(itertools.islice(cursor, _CHUNKS_READ)):
+            ids, files, texts, langs = zip(*rows, strict=True)
+            codes = [numbers.setdefault(lang, len(numbers)) for lang in langs]
+            fresh.append(
+                Columns(
+                    np.array(ids, np.int64),
+                    np.array(files, np.int64),
+                    np.array(texts, np.int64),
+                    np.array(codes, np.int16),
+                    (),
+                )
+            )
+        if fresh:
+            parts = [columns, *fresh]
+            every = np.concatenate([part.ids for part in parts])
+            order_of = np.argsort(every, kind="stable")
+            columns = Columns(
+                every[order_of],
+                np.concatenate([part.files for part in parts])[order_of],
+                np.concatenate([part.texts for part in parts])[order_of],
+                np.concatenate([part.langs for part in parts])[order_of],
+                tuple(numbers),
+            )
+        self._columns, self._version = columns, version
+        self._cache.clear()
+        self._cached_bytes = 0
+        return columns
+
+    def _remember(self, condition: Condition, found: tuple[Bits | None, Selection | None]) -> None:
+        self._forget(self._cache.pop(condition, None))
+        self._cache[condition] = found
+        self._cached_bytes += _weight(found)
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._forget(self._cache.popitem(last=False)[1])
+
+    def _forget(self, found: tuple[Bits | None, Selection | None] | None) -> None:
+        if found is not None:
+            self._cached_bytes -= _weight(found)
+
+    def _bits(self, db: Database, columns: Columns, condition: Condition) -> Bits:
+        """One bit for each row of the columns."""
+        known = self._cache.get(condition)
+        if known is not None and known[0] is not None:
+            self._cache.move_to_end(condition)
+            return known[0]
+        match condition:
+            case query.All(of=parts):
+                bits = np.ones(len(columns.ids), np.bool_)
+                for part in parts:
+                    bits &= self._bits(db, columns, part)
+            case query.Any(of=parts):
+                bits = np.zeros(len(columns.ids), np.bool_)
+                for part in parts:
+                    bits |= self._bits(db, columns, part)
+            case query.Not(of=part):
+                bits = ~self._bits(db, columns, part)
+            case query.Lang(code=code):
+                wanted = columns.names.index(code) if code in columns.names else -1
+                bits = columns.langs == wanted
+            case query.Phrase():
+                bits = self._phrase(db, columns, condition)
+            case _:
+                sql, args = _of_file(condition)
+                bits = _among(columns.files, _ids(db, f"SELECT id FROM files WHERE {sql}", args))
+        if not isinstance(condition, query.All | query.Any | query.Not):
+            self._remember(condition, (bits, None))
+        return bits
+
+    @staticmethod
+    def _phrase(db: Database, columns: Columns, condition: query.Phrase) -> Bits:
+        from indexer.store import lexical
+
+        sql, terms = lexical.phrase(condition.text)
+        if not sql:
+            return np.ones(len(columns.ids), np.bool_)
+        texts = _ids(db, "SELECT rowid FROM text_terms WHERE text_terms MATCH ?", terms[:1])
+        files = _ids(db, "SELECT rowid FROM file_terms WHERE file_terms MATCH ?", terms[:1])
+        return _among(columns.texts, texts) | _among(columns.files, files)
+
+
+def _no_columns() -> Columns:
+    nothing = np.zeros(0, np.int64)
+    return Columns(nothing, nothing, nothing, np.zeros(0, np.int16), ())
+
+
+def _weight(found: tuple[Bits | None, Selection | None]) -> int:
+    bits, selection = found
+    size = 0 if bits is None else bits.nbytes
+    return size if selection is None else size + selection.chunks.nbytes + selection.texts.nbytes
+
+
+def _ids(db: Database, sql: str, args: Sequence[Any]) -> Ids:
+    """Numbers that a query with one column gives, as one string: a Python object for each takes longer."""
+    found = db.ask(
+        f"SELECT group_concat(id, ' ') FROM ({sql.replace('SELECT rowid', 'SELECT rowid AS id')})", args
+    )
+    return np.fromstring(found[0][0] or "", np.int64, sep=" ")
+
+
+def _among(values: Ids, wanted: Ids) -> Bits:
+    """Where `values` (none below 0) are among `wanted`."""
+    if not len(values):
+        return np.zeros(0, np.bool_)
+    table = np.zeros(int(values.max()) + 1, np.bool_)
+    table[wanted[wanted < len(table)]] = True
+    found: Bits = table[values]
+    return found
