@@ -1,5 +1,6 @@
 """What is indexed: files, their chunks and vectors, and the search for the nearest of them."""
 
+from indexer.store.lexical import Lexical, Scored, TermMatch
 from indexer.store.store import Store
 from indexer.store.types import (
     Candidate,
@@ -16,8 +17,11 @@ __all__ = [
     "Counts",
     "FileState",
     "FileUpdate",
+    "Lexical",
     "ModelKey",
     "RootState",
+    "Scored",
     "Store",
     "StoredChunk",
+    "TermMatch",
 ]

@@ -30,6 +30,8 @@ import numpy.typing as npt
 from indexer import api
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
+from indexer.store import lexical
+from indexer.store.lexical import Lexicon
 from indexer.store.types import Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
 
 log = logging.getLogger(__name__)
@@ -126,8 +128,22 @@ MIGRATIONS = (
     CREATE INDEX files_by_time ON files(mtime_ns, size);
     CREATE INDEX chunks_by_place ON chunks(file, lang, text_id);
     """,
+    lexical.TABLES,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
+
+# What a write transaction touched, for its end. Triggers note the files, so that no statement can forget to.
+_TOUCHED = """
+    CREATE TEMP TABLE touched(id INTEGER PRIMARY KEY);
+    CREATE TEMP TABLE touched_files(id INTEGER PRIMARY KEY);
+    CREATE TEMP TRIGGER file_came AFTER INSERT ON main.files
+        BEGIN INSERT OR IGNORE INTO touched_files VALUES(new.id); END;
+    CREATE TEMP TRIGGER file_changed AFTER UPDATE OF path, root, status, title ON main.files
+        WHEN (old.path, old.root, old.status, old.title) != (new.path, new.root, new.status, new.title)
+        BEGIN INSERT OR IGNORE INTO touched_files VALUES(new.id); END;
+    CREATE TEMP TRIGGER file_went AFTER DELETE ON main.files
+        BEGIN INSERT OR IGNORE INTO touched_files VALUES(old.id); END;
+"""
 
 _TEXT_MASK = (1 << _TEXT_BITS) - 1
 _QUESTIONS = (
@@ -159,6 +175,25 @@ _QUESTIONS = (
         "texts wrongly marked as used or unused",
         "SELECT count(*) FROM texts"
         " WHERE (unused_since IS NULL) != EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)",
+    ),
+    (
+        "texts in use without their words",
+        "SELECT count(*) FROM texts"
+        " WHERE unused_since IS NULL AND id NOT IN (SELECT id FROM text_terms_docsize)",
+    ),
+    (
+        "words of no text",
+        "SELECT count(*) FROM text_terms_docsize WHERE id NOT IN (SELECT id FROM texts)",
+    ),
+    (
+        "indexed files without the words of their names",
+        "SELECT count(*) FROM files"
+        " WHERE status = 'indexed' AND id NOT IN (SELECT id FROM file_terms_docsize)",
+    ),
+    (
+        "words of names of no indexed file",
+        "SELECT count(*) FROM file_terms_docsize"
+        " WHERE id NOT IN (SELECT id FROM files WHERE status = 'indexed')",
     ),
     ("texts that are free and taken", "SELECT count(*) FROM texts WHERE id IN (SELECT id FROM free_texts)"),
     (
@@ -235,6 +270,7 @@ class Catalog:
         self._counts: Counts | None = None
         self._roots: list[RootState] | None = None
         self._version = 0
+        self.lexicon = Lexicon()
         self._owner = _take_lock(data_dir / LOCK_FILE)
         try:
             with _errors():
@@ -273,7 +309,9 @@ class Catalog:
                         identity = [("identity", secrets.token_hex(8)), ("clean", 1)]
                         db.executemany("INSERT INTO meta VALUES(?, ?)", identity)
                     db.pragma("user_version", version + 1)
-            db.execute("CREATE TEMP TABLE touched(id INTEGER PRIMARY KEY)")
+            db.execute(_TOUCHED)
+            self.lexicon.fill(db)
+            self.lexicon.load(db)
             rows = dict(db.ask("SELECT key, value FROM meta"))
             self.identity = str(rows["identity"])
             self.was_clean = bool(rows["clean"])
@@ -304,6 +342,11 @@ class Catalog:
                 self._owner.close()
 
     # --- transactions ----------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change; ask for it before the state it is to stand for is read."""
+        return self._version
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Database]:
@@ -370,8 +413,10 @@ class Catalog:
                         yield db, change
                         self._settle(db, change)
                         self.before_commit(change)
+                        self.lexicon.enliven(change.live)
                         db.execute("COMMIT")
                     except BaseException:
+                        self.lexicon.retire(change.live)
                         if db.in_transaction:
                             db.execute("ROLLBACK")
                         raise
@@ -379,11 +424,11 @@ class Catalog:
                 self._change = None
                 self._version += 1
                 self._counts = self._roots = None
+            self.lexicon.retire(change.dead)
             self.after_commit(change)
 
-    @staticmethod
-    def _settle(db: Database, change: Change) -> None:
-        """Note which of the touched texts came into use and which fell out of it."""
+    def _settle(self, db: Database, change: Change) -> None:
+        """Note which of the touched texts came into use and which fell out of it; index names of files."""
         used = "EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)"
         dead = db.ask(
             "UPDATE texts SET unused_since = ? WHERE id IN (SELECT id FROM touched)"
@@ -397,6 +442,7 @@ class Catalog:
         )
         change.live = [row[0] for row in live]
         db.execute("DELETE FROM touched")
+        self.lexicon.put_files(db, [row[0] for row in db.ask("DELETE FROM touched_files RETURNING id")])
 
     # --- models, vectors, outbox -----------------------------------------------------------
 
@@ -446,9 +492,10 @@ class Catalog:
     def _known_vector(self, db: Database, text_id: int) -> bool:
         return bool(db.ask("SELECT 1 FROM vectors WHERE key = ?", (self._key(text_id),)))
 
-    def _text(self, db: Database, text_hash: bytes, vectors: Mapping[bytes, Vector]) -> int:
-        """The id of a text, which gets its vector if it has none yet."""
-        row = db.ask("SELECT id FROM texts WHERE hash = ?", (text_hash,))
+    def _text(self, db: Database, chunk: Chunk, vectors: Mapping[bytes, Vector]) -> int:
+        """The id of a chunk's text, which gets its words and its vector if it has none yet."""
+        text_hash = chunk.text_hash
+        row = db.ask("SELECT id, unused_since FROM texts WHERE hash = ?", (text_hash,))
         if row:
             text_id = int(row[0][0])
         else:
@@ -457,10 +504,12 @@ class Catalog:
                 db.execute("DELETE FROM free_texts WHERE id = ?", (free,))
             text_id = int(
                 db.ask(
-                    "INSERT INTO texts(id, hash, unused_since) VALUES(?, ?, ?) RETURNING id",
-                    (free, text_hash, time.time()),
+                    "INSERT INTO texts(id, hash, unused_since, lang) VALUES(?, ?, ?, ?) RETURNING id",
+                    (free, text_hash, time.time(), _clean(chunk.lang)),
                 )[0][0]
             )
+        if not row or (row[0][1] is not None and not self.lexicon.has_text(db, text_id)):
+            self.lexicon.put_text(db, text_id, _clean(chunk.text), _clean(chunk.context), _clean(chunk.lang))
         if self.model is not None and not (row and self._known_vector(db, text_id)):
             vector = vectors.get(text_hash)
             if vector is None:
@@ -522,6 +571,7 @@ class Catalog:
                 "DELETE FROM vectors WHERE key = ?",
                 ((m << _TEXT_BITS | t,) for m in models for t in change.freed),
             )
+            self.lexicon.drop_texts(db, change.freed)
             for statement in (
                 "DELETE FROM outbox WHERE index_id IN (SELECT id FROM indexes) AND text_id = ?",
                 "DELETE FROM texts WHERE id = ?",
@@ -786,17 +836,18 @@ class Catalog:
     def _put_chunks(
         self, db: Database, file: int, chunks: Sequence[Chunk], vectors: Mapping[bytes, Vector]
     ) -> None:
-        old: dict[int, list[tuple[Any, ...]]] = {}
+        # By text and language: what a chunk is filtered by never changes under its id.
+        old: dict[tuple[int, str], list[tuple[Any, ...]]] = {}
         for row in db.ask(
             "SELECT text_id, id, slot, start, end, lang, locator, context FROM chunks WHERE file = ?"
             " ORDER BY slot DESC",
             (file,),
         ):
-            old.setdefault(row[0], []).append(row[1:])
+            old.setdefault((row[0], row[5]), []).append(row[1:])
         fresh: list[tuple[Any, ...]] = []
         moved: list[tuple[Any, ...]] = []
         for slot, chunk in enumerate(chunks):
-            text_id = self._text(db, chunk.text_hash, vectors)
+            text_id = self._text(db, chunk, vectors)
             facts = (
                 slot,
                 chunk.start,
@@ -805,14 +856,14 @@ class Catalog:
                 _locator(chunk.locator),
                 _clean(chunk.context),
             )
-            same = old.get(text_id)
+            same = old.get((text_id, _clean(chunk.lang)))
             if same:
                 number, *known = same.pop()
                 if tuple(known) != facts:
                     moved.append((*facts, _clean(chunk.text), number))
             else:
                 fresh.append((file, text_id, *facts, _clean(chunk.text)))
-        gone = [(text_id, row[0]) for text_id, rows in old.items() for row in rows]
+        gone = [(text_id, row[0]) for (text_id, _), rows in old.items() for row in rows]
         db.executemany("INSERT OR IGNORE INTO touched VALUES(?)", ((text_id,) for text_id, _ in gone))
         db.executemany("DELETE FROM chunks WHERE id = ?", ((number,) for _, number in gone))
         db.executemany(
@@ -1015,6 +1066,10 @@ class Catalog:
         """What is wrong inside the database, in words; empty when nothing is."""
         found: list[str] = []
         with self.read() as db:
+            # Asked first, because FTS5's part of the check believes what this connection remembers of the
+            # index and only a search makes it look again.
+            for table in ("text_terms", "file_terms"):
+                db.ask(f"SELECT 1 FROM {table} WHERE {table} MATCH 'a' LIMIT 1")
             verdict = db.ask("PRAGMA integrity_check(20)")
             found.extend(f"SQLite: {row[0]}" for row in verdict if row[0] != "ok")
             found.extend(

@@ -165,6 +165,11 @@ class Lexicon:
         self._words.add(above)
 
     @staticmethod
+    def has_text(db: Database, text_id: int) -> bool:
+        """Whether a text is indexed; one that was out of use when the index was made is not."""
+        return bool(db.ask("SELECT 1 FROM text_terms WHERE rowid = ?", (text_id,)))
+
+    @staticmethod
     def drop_texts(db: Database, text_ids: Sequence[int]) -> None:
         """Forget texts."""
         db.executemany("DELETE FROM text_terms WHERE rowid = ?", ((t,) for t in text_ids))

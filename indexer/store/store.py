@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import api
+from indexer.analysis import QueryTerm
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FileError, IndexerError
 from indexer.settings import private_folder
 from indexer.store.catalog import Catalog, Change, Database, Vector, unit_rows
 from indexer.store.chroma import Accelerator
+from indexer.store.lexical import Lexical, Scored
 from indexer.store.matrix import Matrix, View
 from indexer.store.types import Candidate, Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
 
@@ -303,6 +305,16 @@ class Store:
     def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Those of the chunks that (still) exist, by id."""
         return self._catalog.chunks(ids)
+
+    def lexical(self, terms: Sequence[QueryTerm]) -> Lexical:
+        """Where the terms of a query are found, by language, all from one committed state of the catalog."""
+        with self._catalog.read() as db:
+            return self._catalog.lexicon.match(db, terms)
+
+    def bm25(self, terms: Sequence[QueryTerm], k: int) -> list[Scored]:
+        """The `k` texts in use with the best plain BM25 score, best first: what others do, as a yardstick."""
+        with self._catalog.read() as db:
+            return self._catalog.lexicon.bm25(db, terms, k)
 
     def counts(self) -> Counts:
         """Totals over all folders."""
