@@ -502,6 +502,8 @@ class _PairReranker(_Reranker):
             )
         names = {at: str(name).lower() for at, name in (model.config.id2label or {}).items()}
         self._positive = 0 if labels == 2 and names.get(0) in _POSITIVE else labels - 1
+        if model.config.pad_token_id is None:
+            self._budget = 1  # some find the end of a text by its padding, and refuse two texts without
         self._special = tokenizer.num_special_tokens_to_add(True)
         if not _joins(tokenizer):
             raise _unsuitable(folder, "Its tokenizer puts nothing between query and passage.")

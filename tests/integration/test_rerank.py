@@ -457,6 +457,20 @@ def test_a_classifier_of_three_kinds_is_refused(tmp_path: Path) -> None:
         _load(tmp_path)
 
 
+def test_a_causal_classifier_without_padding_reads_one_pair_at_a_time(tmp_path: Path) -> None:
+    transformers = _transformers()
+    _pair_tokenizer(tmp_path, roberta=False)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=64, num_labels=1, bos_token_id=1, eos_token_id=2, **sizes)
+    config.initializer_range = 0.3
+    _save(tmp_path, transformers.LlamaForSequenceClassification(config))
+    assert json.loads((tmp_path / "config.json").read_text("utf-8")).get("pad_token_id") is None
+    passages = [passage for passage in _passages(6, 12) if len(passage.split()) < 21]
+    expected = _reference(tmp_path, QUERY, passages)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(_load(tmp_path).scores(QUERY, passages), expected, atol=1e-4)
+
+
 def test_the_label_that_is_named_so_is_the_positive_one(models: dict[str, Path], tmp_path: Path) -> None:
     folder = _changed(models["bert-two-labels"], tmp_path / "named", id2label={"0": "Relevant", "1": "other"})
     usual = _load(models["bert-two-labels"]).scores(QUERY, WORDS)
