@@ -12,6 +12,8 @@ import msgspec
 
 from indexer import api
 from indexer.errors import IndexerError
+from indexer.query import Any as AnyOf
+from indexer.query import In
 from indexer.store import Candidate, Store, StoredChunk
 
 if TYPE_CHECKING:
@@ -94,10 +96,10 @@ class Searcher:
         limit = min(max(request.limit, 1), MAX_HITS)
         passages = min(max(request.passages, 1), MAX_PASSAGES)
         wanted = limit * CHUNKS_PER_FILE
+        folders = tuple(In(api.local_path(path)) for path in request.folders)
+        where = AnyOf(folders) if folders else None
         while True:
-            candidates = self._store.nearest(
-                query, wanted, below=[api.local_path(path) for path in request.folders]
-            )
+            candidates = self._store.nearest(query, wanted, where=where)
             chunks = self._store.chunks([candidate.chunk for candidate in candidates])
             grouped = _by_file(candidates, chunks)
             if len(grouped) >= limit or len(candidates) < wanted or wanted >= MAX_CANDIDATES:

@@ -1031,33 +1031,9 @@ class Catalog:
         }
 
     @staticmethod
-    def chunks_below(db: Database, below: Sequence[str]) -> int:
-        """How many chunks the files at or below these paths have."""
-        where, args = _below(below)
-        rows = db.ask(f"SELECT total(chunks) FROM files WHERE {where}", args)
-        return int(rows[0][0])
-
-    @staticmethod
-    def texts_below(db: Database, below: Sequence[str]) -> npt.NDArray[np.int64]:
-        """The texts of all chunks of the files at or below these paths."""
-        where, args = _below(below)
-        rows = db.ask(
-            f"SELECT DISTINCT text_id FROM chunks WHERE file IN (SELECT id FROM files WHERE {where})", args
-        )
-        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
-
-    @staticmethod
-    def chunks_of_text(db: Database, text_id: int, limit: int, below: Sequence[str]) -> list[int]:
-        """At most `limit` chunks with this text, lowest id first, in files at or below these paths."""
-        if not below:
-            query = "SELECT id FROM chunks WHERE text_id = ? ORDER BY id LIMIT ?"
-            return [row[0] for row in db.ask(query, (text_id, limit))]
-        where, args = _below(below)
-        rows = db.ask(
-            "SELECT chunks.id FROM chunks JOIN files ON files.id = chunks.file"
-            f" WHERE text_id = ? AND ({where}) ORDER BY chunks.id LIMIT ?",
-            (text_id, *args, limit),
-        )
+    def chunks_of_text(db: Database, text_id: int, limit: int) -> list[int]:
+        """At most `limit` chunks with this text (all, when it is below 0), lowest id first."""
+        rows = db.ask("SELECT id FROM chunks WHERE text_id = ? ORDER BY id LIMIT ?", (text_id, limit))
         return [row[0] for row in rows]
 
     # --- consistency -----------------------------------------------------------------------
@@ -1110,11 +1086,6 @@ def _range(folder: str) -> tuple[bytes, bytes]:
     separator = os.fsencode(os.sep)
     low = os.fsencode(folder).rstrip(separator) + separator
     return low, low[:-1] + bytes([low[-1] + 1])
-
-
-def _below(below: Sequence[str]) -> tuple[str, tuple[bytes, ...]]:
-    where = " OR ".join(["path = ? OR path >= ? AND path < ?"] * len(below))
-    return where, tuple(value for path in below for value in (os.fsencode(path), *_range(path)))
 
 
 def _clean(text: str) -> str:

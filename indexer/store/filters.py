@@ -10,18 +10,19 @@ asked for lately is known until the library changes.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer import query
-from indexer.query import Condition
+from indexer.query import Condition, Facts
 
 if TYPE_CHECKING:
     from indexer.store.catalog import Database
@@ -32,6 +33,9 @@ Bits = npt.NDArray[np.bool_]
 _CACHE_BYTES = 64 << 20
 _CHUNKS_READ = 50_000
 _STALE_SHARE = 0.5
+_FILES_NAMED = 10_000
+_FACTS = 300
+_LEVELS = 4
 
 
 # --- as SQL -----------------------------------------------------------------------------------
@@ -169,10 +173,14 @@ class Selection(NamedTuple):
     chunks: Ids
     texts: Ids
 
-    def keeps(self, chunk: int) -> bool:
-        """Whether the chunk fulfils the condition."""
-        at = int(np.searchsorted(self.chunks, chunk))
-        return at < len(self.chunks) and int(self.chunks[at]) == chunk
+    def among(self, numbers: Ids, known: Ids | None = None) -> Ids:
+        """Those of some texts that fulfil the condition, in their order; with `known`, those that are in it."""
+        known = self.texts if known is None else known
+        if not len(known):
+            return numbers[:0]
+        at = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        kept: Ids = numbers[known[at] == numbers]
+        return kept
 
 
 class Filters:
@@ -204,6 +212,61 @@ class Filters:
             selection = Selection(columns.ids[bits], np.flatnonzero(seen))
             self._remember(condition, (bits, selection))
             return selection
+
+    def newest(self, db: Database, version: int, condition: Condition | None, limit: int) -> list[int]:
+        """The first chunk of each of the `limit` newest files that have one which fulfils the condition."""
+        kept = None if condition is None else self.select(db, version, condition)
+        found: list[int] = []
+        if limit <= 0 or (kept is not None and not len(kept.chunks)):
+            return found
+        files = "SELECT id FROM files ORDER BY mtime_ns DESC, id"
+        args: tuple[Any, ...] = ()
+        if kept is not None:
+            with self._lock:
+                columns = self._current(db, version)
+            of = columns.files[np.searchsorted(columns.ids, kept.chunks)]
+            wanted = np.unique(of)
+            if len(wanted) <= _FILES_NAMED:
+                files = (
+                    "SELECT id FROM files WHERE id IN (SELECT value FROM json_each(?))"
+                    " ORDER BY mtime_ns DESC, id"
+                )
+                args = (json.dumps(wanted.tolist()),)
+        for (file,) in db.execute(files, args):
+            rows = db.ask("SELECT id FROM chunks WHERE file = ? ORDER BY slot", (file,))
+            chunks = np.array([row[0] for row in rows], np.int64)
+            if kept is not None:
+                chunks = kept.among(chunks, kept.chunks)
+            found.extend(chunks[:1].tolist())
+            if len(found) >= limit:
+                break
+        return found
+
+    def facts(self, db: Database, version: int) -> Facts:
+        """What the library holds."""
+        with self._lock:
+            columns = self._current(db, version)
+        spoken = np.bincount(columns.langs, minlength=len(columns.names)).tolist()
+        kinds: dict[str, int] = {}
+        for media, code_language, number in db.ask(
+            "SELECT media, code_language, count(*) FROM files WHERE media IS NOT NULL GROUP BY 1, 2"
+        ):
+            for name in filter(None, (media, code_language)):
+                kinds[name] = kinds.get(name, 0) + number
+        suffixes = db.ask(
+            "SELECT suffix, count(*) FROM files WHERE suffix != '' AND media IS NOT NULL GROUP BY suffix"
+        )
+        folder = "rtrim(CAST(path AS TEXT), replace(CAST(path AS TEXT), '/', ''))"
+        below = db.ask(
+            f"SELECT CAST({folder} AS BLOB), count(*) FROM files WHERE media IS NOT NULL GROUP BY 1"
+        )
+        roots = [os.fsdecode(row[0]) for row in db.ask("SELECT path FROM roots")]
+        return Facts(
+            extensions=_most(suffixes),
+            kinds=_most(kinds.items()),
+            languages=_most((n, k) for n, k in zip(columns.names, spoken, strict=True) if n),
+            folders=_folders(roots, [(os.fsdecode(path), number) for path, number in below]),
+        )
 
     def _current(self, db: Database, version: int) -> Columns:
         if version == self._version:
@@ -298,6 +361,31 @@ class Filters:
         texts = _ids(db, "SELECT rowid FROM text_terms WHERE text_terms MATCH ?", terms[:1])
         files = _ids(db, "SELECT rowid FROM file_terms WHERE file_terms MATCH ?", terms[:1])
         return _among(columns.texts, texts) | _among(columns.files, files)
+
+
+def _most(counts: Iterable[tuple[str, int]], limit: int = _FACTS) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:limit])
+
+
+def _folders(roots: Sequence[str], files: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    """The library's folders, and those of the first levels in them, with the number of files below.
+
+    Args:
+        roots: The folders of the library.
+        files: Folders (with a slash at their end) and how many files are in each itself.
+    """
+    counts = dict.fromkeys(roots, 0)
+    for path, number in files:
+        root = next((r for r in roots if path.startswith(r.rstrip("/") + "/")), None)
+        if root is None:
+            continue
+        counts[root] += number
+        at = root.rstrip("/")
+        for name in path[len(at) + 1 : -1].split("/")[:_LEVELS]:
+            if name:
+                at = f"{at}/{name}"
+                counts[at] = counts.get(at, 0) + number
+    return _most(counts.items())
 
 
 def _no_columns() -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,20 +15,24 @@ from indexer import api
 from indexer.analysis import QueryTerm
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FileError, IndexerError
+from indexer.query import Condition, Facts
 from indexer.settings import private_folder
 from indexer.store.catalog import Catalog, Change, Database, Vector, unit_rows
 from indexer.store.chroma import Accelerator
+from indexer.store.filters import Filters, Selection
 from indexer.store.lexical import Lexical, Scored
-from indexer.store.matrix import Matrix, View
+from indexer.store.matrix import GATHER_COST, Matrix, View
 from indexer.store.types import Candidate, Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
 
 log = logging.getLogger(__name__)
 
-# Scoring so many vectors one by one costs no more than asking Chroma for enough of them.
-_EXACT_BELOW = 20_000
+# Microseconds for a filtered search: comparing with one more row, asking Chroma at all, and for one more.
+_ROW_US = 0.14
+_ASKING_US = 1500.0
+_CANDIDATE_US = 18.0
 _EXACT_WHILE_WRITING = 100_000
 _PENDING_LIMIT = 4_000
-_FETCH_LIMIT = 1_000
+_FACTS_S = 2.0
 
 
 def _as_given(vectors: Vector) -> Vector:
@@ -52,6 +57,8 @@ class Store:
         self._dir = private_folder(data_dir)
         self._matrix: Matrix | None = None
         self._accelerator: Accelerator | None = None
+        self._filters = Filters()
+        self._facts: tuple[int, float, Facts] | None = None
         self._catalog = Catalog(self._dir)
         self._catalog.before_commit = self._before_commit
         self._catalog.after_commit = self._after_commit
@@ -223,14 +230,14 @@ class Store:
     # --- search ----------------------------------------------------------------------------
 
     def nearest(
-        self, vector: npt.NDArray[np.float32], k: int, *, below: Sequence[str] = ()
+        self, vector: npt.NDArray[np.float32], k: int, *, where: Condition | None = None
     ) -> list[Candidate]:
         """The chunks whose vectors are nearest to `vector`, best first, equal ones in order of id.
 
         Args:
             vector: float32 (dim,), of the space in use; its length does not matter.
             k: How many.
-            below: Only chunks of files at or below these paths; empty for everywhere.
+            where: Only chunks that fulfil this.
 
         Returns:
             At most `k`, all from one committed state of the catalog, with cosines of its own vectors.
@@ -241,13 +248,17 @@ class Store:
         if matrix is None or k <= 0 or not np.isfinite(norm) or norm == 0.0:
             return []
         query = query / np.float32(norm)
+        version = self._catalog.version
         with matrix.reading(), self._catalog.read() as db:
             view = matrix.view()
-            found = self._accelerated(db, view, query, k, below)
-            return self._exact(db, view, query, k, below) if found is None else found
+            kept = None if where is None else self._filters.select(db, version, where)
+            if kept is not None and not len(kept.texts):
+                return []
+            found = self._accelerated(db, view, query, k, kept)
+            return self._exact(db, view, query, k, kept) if found is None else found
 
     def _accelerated(
-        self, db: Database, view: View, query: Vector, k: int, below: Sequence[str]
+        self, db: Database, view: View, query: Vector, k: int, kept: Selection | None
     ) -> list[Candidate] | None:
         """The answer with Chroma's help, or None when exact search is quicker or has to serve."""
         accelerator = self._accelerator
@@ -257,37 +268,38 @@ class Store:
         size = view.size()
         if accelerator.writing and size <= _EXACT_WHILE_WRITING:
             return None
-        pending = self._catalog.outbox_ids(db, serving.index, _PENDING_LIMIT + 1)
+        wanted = fetch = 2 * k + 16
+        if kept is not None:
+            fetch = int(1.5 * wanted * size / len(kept.texts))
+            exact = min(_ROW_US * GATHER_COST * len(kept.texts), _ROW_US * size)
+            if exact <= _ASKING_US + _CANDIDATE_US * fetch:
+                return None
+        pending = np.array(self._catalog.outbox_ids(db, serving.index, _PENDING_LIMIT + 1), np.int64)
         if len(pending) > _PENDING_LIMIT:
             return None
-        fetch = 2 * k + 16
-        if below:
-            share = self._catalog.chunks_below(db, below) / max(1, self._catalog.counts().chunks)
-            if share * size <= _EXACT_BELOW or fetch / share > _FETCH_LIMIT:
-                return None
-            fetch = int(1.5 * fetch / share)
         near = accelerator.query(serving, query, fetch)
         if near is None:
             return None
-        new = view.best(query, fetch, np.array(pending, np.int64))
-        found = self._visible(db, np.union1d(view.wanted(near), new), query, k, below)
-        # Too few when texts out of use, or outside the folders, crowd out the others.
+        near = view.wanted(near)
+        if kept is not None:
+            near, pending = kept.among(near)[:wanted], kept.among(pending)
+        found = self._visible(db, np.union1d(near, view.best(query, wanted, pending)), query, k, kept)
+        # Too few when texts out of use, or that do not fulfil the condition, crowd out the others.
         return found if len(found) == k else None
 
     def _exact(
-        self, db: Database, view: View, query: Vector, k: int, below: Sequence[str]
+        self, db: Database, view: View, query: Vector, k: int, kept: Selection | None
     ) -> list[Candidate]:
-        among = self._catalog.texts_below(db, below) if below else None
         fetch = 2 * k + 16
         while True:
-            texts = view.best(query, fetch, among)
-            found = self._visible(db, texts, query, k, below)
+            texts = view.best(query, fetch, None if kept is None else kept.texts)
+            found = self._visible(db, texts, query, k, kept)
             if len(found) == k or len(texts) < fetch:
                 return found
             fetch *= 8
 
     def _visible(
-        self, db: Database, texts: npt.NDArray[np.int64], query: Vector, k: int, below: Sequence[str]
+        self, db: Database, texts: npt.NDArray[np.int64], query: Vector, k: int, kept: Selection | None
     ) -> list[Candidate]:
         """Score texts by the catalog's vectors and name the chunks that use them."""
         known, vectors = self._catalog.vectors(db, texts.tolist())
@@ -297,10 +309,63 @@ class Store:
             cosine = float(cosines[at])
             if len(found) >= k and cosine < found[k - 1].cosine:
                 break
-            chunks = self._catalog.chunks_of_text(db, known[at], k, below)
+            chunks = self._catalog.chunks_of_text(db, known[at], k if kept is None else -1)
+            if kept is not None:
+                chunks = kept.among(np.array(chunks, np.int64), kept.chunks).tolist()[:k]
             found.extend(Candidate(chunk, cosine) for chunk in chunks)
         found.sort(key=lambda candidate: (-candidate.cosine, candidate.chunk))
         return found[:k]
+
+    def allowed(self, where: Condition | None) -> npt.NDArray[np.int64] | None:
+        """Ids of the texts of all chunks that fulfil a condition, sorted; None when there is none to fulfil.
+
+        Texts of chunks that went lately may be among them.
+        """
+        if where is None:
+            return None
+        version = self._catalog.version
+        with self._catalog.read() as db:
+            return self._filters.select(db, version, where).texts
+
+    def chunks_of(
+        self, texts: Sequence[int], where: Condition | None = None, limit: int = 100
+    ) -> dict[int, list[int]]:
+        """The chunks that have these texts and fulfil `where`, at most `limit` a text, lowest id first.
+
+        A text without any is left out.
+        """
+        version = self._catalog.version
+        found: dict[int, list[int]] = {}
+        with self._catalog.read() as db:
+            kept = None if where is None else self._filters.select(db, version, where)
+            for text in texts:
+                chunks = self._catalog.chunks_of_text(db, int(text), limit if kept is None else -1)
+                if kept is not None:
+                    chunks = kept.among(np.array(chunks, np.int64), kept.chunks).tolist()[:limit]
+                if chunks:
+                    found[int(text)] = chunks
+        return found
+
+    def listed(self, where: Condition | None, limit: int) -> list[int]:
+        """What fulfils a condition when nothing is sought.
+
+        Returns:
+            The first such chunk of each of the `limit` newest files that have one, newest first.
+        """
+        version = self._catalog.version
+        with self._catalog.read() as db:
+            return self._filters.newest(db, version, where, limit)
+
+    def facts(self) -> Facts:
+        """What the library holds, for completions; while it changes all the time, up to two seconds old."""
+        known = self._facts
+        version, now = self._catalog.version, time.monotonic()
+        if known is not None and (known[0] == version or now - known[1] < _FACTS_S):
+            return known[2]
+        with self._catalog.read() as db:
+            facts = self._filters.facts(db, version)
+        self._facts = version, now, facts
+        return facts
 
     def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Those of the chunks that (still) exist, by id."""

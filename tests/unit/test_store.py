@@ -16,6 +16,7 @@ from indexer.api import Locator
 from indexer.document import Chunk
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
+from indexer.query import Any, In
 from indexer.store import FileUpdate, ModelKey, Store
 from indexer.store.catalog import MIGRATIONS, SCHEMA_VERSION, Database
 
@@ -265,11 +266,11 @@ def test_remove_below_takes_the_folder_and_nothing_beside_it(store: Store) -> No
 
 def test_nearest_below_some_paths(store: Store) -> None:
     put(store, *(update(f"/library/{d}/{i}", f"{d}{i}", "same") for d in "abc" for i in range(20)))
-    hits = found(store, "a3", 5, below=["/library/b", "/library/c/7"])
+    hits = found(store, "a3", 5, where=Any((In("/library/b"), In("/library/c/7"))))
     assert len(hits) == 5
     assert all(path.startswith("/library/b/") or path == "/library/c/7" for path, _, _ in hits)
-    assert len(found(store, "same", 100, below=["/library/c/7"])) == 2
-    assert found(store, "a3", 5, below=["/library/none"]) == []
+    assert len(found(store, "same", 100, where=In("/library/c/7"))) == 2
+    assert found(store, "a3", 5, where=In("/library/none")) == []
     assert found(store, "same", 5) == [(f"/library/a/{i}", "same", 1.0) for i in range(5)]
 
 
