@@ -2,10 +2,10 @@
 # PYTHON=...     another Python than the first of 3.11 or later on the PATH
 # TORCH=cpu      fetch torch from its makers' index, in the small build without a GPU's libraries
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e bench lock clean
+.PHONY: help run test lint unit e2e bench bench-relevance lock clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: ## Install what is needed and open the window
 	@sh packaging/setup.sh run
@@ -30,6 +30,10 @@ e2e: ## The whole program on a library of real documents in several languages (t
 bench: ## Measure against sentence-transformers in the same run; ARGS=--quick takes 3 minutes
 	@sh packaging/setup.sh bench
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+bench-relevance: ## Measure how well it finds, beside the usual ways; ARGS=--quick takes a fifth of the hours
+	@sh packaging/setup.sh run
+	@.venv/bin/python -m tests.relevance $(ARGS)
 
 lock: ## Write constraints.txt anew from pyproject.toml
 	@# Not brought up to date first: that would fail where old pins and new requirements do not fit.

@@ -10,6 +10,8 @@ import argparse
 import json
 import os
 import platform
+import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from indexer.embed import Encoder
-from indexer.embed.load import load_encoder
+from indexer.embed.load import bundled_info, load_encoder
 from indexer.settings import Settings
-from tests.relevance import books, code, library, product
+from tests.relevance import books, code, large, library, product
 from tests.relevance.books import Book
 from tests.relevance.library import Question
 from tests.relevance.methods import Answers, Usual, passages
@@ -252,6 +254,31 @@ class Bench:
 
     def large(self) -> None:
         """What a search takes among 100,000 passages."""
+        count = self._options.limit * 100 or large.PASSAGES
+        everything, names = [], []
+        for book in books.BOOKS.values():
+            name, sections = self._sections(book)
+            names.append(name)
+            everything += sections
+        content = f"large {large.LAYOUT} {count} {bundled_info().key} {names}"
+        folder, data_dir = (books.cache() / part / f"large-{count}" for part in ("libraries", "indexes"))
+        say(f"\n## Speed among {count:,} passages\n")
+        stamp = folder / "content.txt"
+        if not (stamp.exists() and stamp.read_text(encoding="utf-8") == content):
+            product.stop(data_dir)
+            for old in (folder, data_dir):
+                shutil.rmtree(old, ignore_errors=True)
+            begun = time.monotonic()
+            found = large.fill(data_dir, folder / "library", everything, bundled_info(), count)
+            stamp.write_text(content, encoding="utf-8")
+            say(f"{found:,} real passages with made-up vectors, laid in {time.monotonic() - begun:.0f} s\n")
+        queries = [section.title for section in everything if section.id]
+        random.Random(0).shuffle(queries)
+        ratio = self._speed("large", data_dir, queries[:1000])
+        self._require(
+            f"among {count:,} passages a search's p95 is {ratio:.2f} times the encoder's, at most 1.50",
+            ratio <= 1.5,
+        )
 
     def _speed(self, name: str, data_dir: Path, queries: Sequence[str]) -> float:
         """Time searches; returns how many times the encoder's 95th percentile the search's is."""

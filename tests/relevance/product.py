@@ -121,9 +121,25 @@ class Times:
     encode: tuple[float, ...]
 
 
+def _until_ready(data_dir: Path) -> None:
+    """Wait until everything is indexed, the model is loaded and Chroma serves.
+
+    Raises:
+        RuntimeError: The model cannot be loaded.
+    """
+    # A connection that watches is good for nothing else.
+    with IndexerClient(data_dir, name="bench") as watcher:
+        for status in watcher.watch():
+            if status.encoder.state == "failed":
+                raise RuntimeError(status.encoder.message)
+            if status.state == "watching" and status.encoder.state == "ready" and status.index == "chroma":
+                return
+
+
 def clock(data_dir: Path, queries: Sequence[str], rounds: int = 1) -> Times:
     """Search with nothing else to do and note what the service says it took."""
     took, encode = [], []
+    _until_ready(data_dir)
     with IndexerClient(data_dir, name="bench") as client:
         client.search(queries[0], limit=DEPTH, mark=False)  # the model is loaded now
         for _ in range(rounds):
