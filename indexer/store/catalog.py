@@ -270,7 +270,7 @@ class Catalog:
         self._counts: Counts | None = None
         self._roots: list[RootState] | None = None
         self._version = 0
-        self.lexicon = Lexicon()
+        self.lexicon = Lexicon(self.read)
         self._owner = _take_lock(data_dir / LOCK_FILE)
         try:
             with _errors():

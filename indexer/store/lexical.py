@@ -9,11 +9,13 @@ a term's texts by language takes no look at the catalog.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
+import logging
 import os
 import string
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,9 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.analysis import PREFIX, QueryTerm, phrase_forms, terms
+from indexer.errors import IndexerError
 
 if TYPE_CHECKING:
     from indexer.store.catalog import Database
+
+log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 
@@ -53,6 +58,33 @@ _INSIDE = 5  # letters that it must have for that
 _MOST_TERMS = 48  # other terms taken for one word
 _SCANNED = 400  # words looked at for them
 _FRESH = 50_000  # new words after which all are put in order again
+_AT_ONCE = 5_000  # so many texts are surveyed while a search waits, more of them behind its back
+# Endings that words of the Latin script put in the place of one another. Others are as likely another word.
+_ENDINGS = frozenset(
+    (
+        *(
+            "",
+            "a",
+            "d",
+            "e",
+            "ed",
+            "em",
+            "en",
+            "er",
+            "ern",
+            "es",
+            "i",
+            "ing",
+            "is",
+            "m",
+            "n",
+            "ns",
+            "o",
+            "os",
+        ),
+        *("r", "as", "s", "st", "t", "te", "ten", "x", "y", "ies", "ied", "ar", "ir", "re", "ai", "ou", "an"),
+    )
+)
 _PART = 4  # letters of the parts of a compound
 _LINKS = ("", "s", "es", "n", "en", "er", "e")  # between the parts of German, Dutch, Nordic compounds
 
@@ -143,13 +175,18 @@ class Lexicon:
     Writing is done by the catalog's one writer; reading by any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[], contextlib.AbstractContextManager[Database]]) -> None:
+        """Make an empty one; `read` gives a connection to a thread that has none."""
+        self._read = read
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._langs = np.zeros(0, np.uint16)
         self._live = np.zeros(0, np.bool_)
+        self._state = 0  # counts the changes of the two above
+        self._sizes: tuple[int, int, dict[str, int]] = (-1, 0, {})
         self._common: dict[str, tuple[int, dict[str, int]]] = {}
         self._words = _Words()
+        self._survey_lock = threading.Lock()
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -236,11 +273,13 @@ class Lexicon:
         if text_ids:
             self._reserve(max(text_ids))
             self._live[text_ids] = True
+            self._state += 1
 
     def retire(self, text_ids: Sequence[int]) -> None:
         """These texts are no longer in use; called after the commit that makes it so."""
         if text_ids:
             self._live[text_ids] = False
+            self._state += 1
 
     def _place(self, text_id: int, lang: str) -> None:
         self._reserve(text_id)
@@ -268,16 +307,63 @@ class Lexicon:
         counts = np.bincount(self._langs[ids])
         return {self._names[n]: int(counts[n]) for n in np.flatnonzero(counts)}
 
+    def sizes(self) -> tuple[int, dict[str, int]]:
+        """How many texts are in use, in all and by language."""
+        state, size, by_language = self._sizes
+        if state != self._state:
+            state, used = self._state, np.flatnonzero(self._live)
+            size, by_language = len(used), self._by_language(used)
+            self._sizes = (state, size, by_language)
+        return size, by_language
+
     # --- reading ---------------------------------------------------------------------------
 
     def match(self, db: Database, query: Sequence[QueryTerm]) -> Lexical:
         """Where the terms of a query are found."""
-        used = np.flatnonzero(self._live)
-        limit = max(_COMMON_LEAST, int(_COMMON * len(used)))
-        matches = tuple(self._one(db, term, len(used), limit) for term in query)
-        return Lexical(matches, self._by_language(used))
+        size, by_language = self.sizes()
+        self._look_around(db, size)
+        matches = tuple(self._one(db, term, size) for term in query)
+        return Lexical(matches, by_language)
 
-    def _one(self, db: Database, term: QueryTerm, size: int, limit: int) -> TermMatch:
+    def _look_around(self, db: Database, size: int) -> None:
+        """Have the words of the index in order, and its commonest ones counted.
+
+        In a large library that takes a second or more, so it happens behind the first search, which goes
+        without.
+        """
+        if not self._words.stale or not self._survey_lock.acquire(blocking=size <= _AT_ONCE):
+            return
+        if size <= _AT_ONCE:
+            try:
+                if self._words.stale:
+                    self._survey(db)
+            finally:
+                self._survey_lock.release()
+            return
+
+        def survey() -> None:
+            try:
+                with self._read() as own:
+                    self._survey(own)
+            except IndexerError as error:  # closed meanwhile; or the disk fails, which others will report
+                log.info("the words of the index were not read: %s", error.title)
+            finally:
+                self._survey_lock.release()
+
+        threading.Thread(target=survey, name="lexical survey", daemon=True).start()
+
+    def _survey(self, db: Database) -> None:
+        size, _ = self.sizes()
+        limit = _limit(size)
+        common = self._words.read(db, limit)
+        for term in common:
+            expression = _match([(term,)])
+            df = self._by_language(self._used(_ids(db, "text_terms", expression)))
+            if sum(df.values()) > limit:
+                self._common[expression] = (size, df)
+
+    def _one(self, db: Database, term: QueryTerm, size: int) -> TermMatch:
+        limit = _limit(size)
         none = np.zeros(0, np.int64)
         expression = _match(term.forms)
         files = _ids(db, "file_terms", expression, limit)
@@ -308,7 +394,7 @@ class Lexicon:
         word = _plain(term)
         if not word:
             return []
-        words = self._words.snapshot(db)
+        words = self._words.snapshot()
         found = words.inflected(word)
         if rare:
             found += words.containing(word)
@@ -322,7 +408,7 @@ class Lexicon:
         """Texts that have both parts of a compound that no text has."""
         word = _plain(term)
         if word:
-            words = self._words.snapshot(db)
+            words = self._words.snapshot()
             for at in range(len(word) - _PART, _PART - 1, -1):
                 right = word[at:]
                 if not words.has(right):
@@ -347,6 +433,11 @@ class Lexicon:
         )
         used = set(self._used(np.array(sorted(row[0] for row in rows), np.int64)).tolist())
         return [Scored(*row) for row in rows if row[0] in used][:k]
+
+
+def _limit(size: int) -> int:
+    """In how many of so many texts a term may be before it is common."""
+    return max(_COMMON_LEAST, int(_COMMON * size))
 
 
 def _plain(term: QueryTerm) -> str:
@@ -413,21 +504,30 @@ class _Snapshot:
         return word in self._fresh or self._vocabulary.has(word.encode())
 
     def inflected(self, word: str) -> list[str]:
-        """Words that differ from this one in their last letters only."""
-        stem = word[: max(_INSIDE - 1, len(word) - 2)]
-        longest = len(word) + 2
-
-        def fits(other: str) -> bool:
-            return len(other) <= longest and other.startswith(stem)
-
+        """Words that differ from this one in their ending only."""
+        stem = word[: max(_PART, len(word) - (2 if len(word) > _INSIDE else 1))]
         found = [b.decode() for b in self._vocabulary.beginning(stem.encode(), _SCANNED)]
-        return [other for other in found if fits(other)] + [o for o in self._fresh if fits(o)]
+        found += (other for other in self._fresh if other.startswith(stem))
+        return [other for other in found if _differ_in_ending(word, other)]
 
     def containing(self, part: str) -> list[str]:
         """Words that have this one inside, the shortest first."""
         found = {b.decode() for b in self._vocabulary.containing(part.encode(), _SCANNED)}
         found.update(other for other in self._fresh if part in other)
         return sorted(found, key=lambda other: (len(other), other))
+
+
+def _differ_in_ending(one: str, other: str) -> bool:
+    pairs = enumerate(zip(one, other, strict=False))
+    same = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+    # The border of stem and ending may stand before the first letter that differs (apply, applies).
+    for border in (same, same - 1):
+        mine, its = one[border:], other[border:]
+        if one[0] >= "\u0370":
+            return max(len(mine), len(its)) <= 2  # Greek, Cyrillic and so on
+        if mine in _ENDINGS and its in _ENDINGS and border >= _PART:
+            return True
+    return False
 
 
 class _Words:
@@ -437,23 +537,48 @@ class _Words:
         self._lock = threading.Lock()
         self._vocabulary: _Vocabulary | None = None
         self._fresh: set[str] = set()
-        self._frozen: frozenset[str] | None = None
+        self._snapshot: _Snapshot | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Whether `read` is due."""
+        return self._vocabulary is None or len(self._fresh) > _FRESH
 
     def add(self, found: Iterable[str]) -> None:
         """Words of a text that is being written."""
         with self._lock:
             self._fresh.update(found)
-            self._frozen = None
+            self._snapshot = None
 
-    def snapshot(self, db: Database) -> _Snapshot:
-        """The words of all texts; they may be more than `db` sees, never less."""
+    def read(self, db: Database, limit: int) -> list[str]:
+        """Read the words of all texts; returns the terms that are in more than `limit` of them."""
         with self._lock:
-            if self._vocabulary is None or len(self._fresh) > _FRESH:
-                words = {row[0] for row in db.execute("SELECT term FROM text_words")}
-                words.update(self._fresh)
-                kept = sorted(w.encode() for w in words if len(w) >= _PART and _is_word(w))
-                self._vocabulary = _Vocabulary(b"\n".join(kept))
-                self._fresh = set()
-            if self._frozen is None:
-                self._frozen = frozenset(w for w in self._fresh if len(w) >= _PART and _is_word(w))
-            return _Snapshot(self._vocabulary, self._frozen)
+            known = frozenset(self._fresh)
+        words = set(known)
+        common = []
+        for term, texts in db.execute(
+            "SELECT term, doc FROM text_words WHERE length(term) >= ? OR doc > ?", (_PART, limit)
+        ):
+            words.add(term)
+            if texts > limit:
+                common.append(term)
+        vocabulary = _Vocabulary(b"\n".join(sorted(w.encode() for w in words if _is_kept(w))))
+        with self._lock:
+            self._vocabulary = vocabulary
+            self._fresh -= known
+            self._snapshot = None
+        return common
+
+    def snapshot(self) -> _Snapshot:
+        """The words of all texts: none before the first `read`, and never fewer than any reader sees after."""
+        with self._lock:
+            if self._snapshot is None:
+                vocabulary, fresh = self._vocabulary, frozenset(filter(_is_kept, self._fresh))
+                self._snapshot = (
+                    _Snapshot(vocabulary, fresh) if vocabulary else _Snapshot(_Vocabulary(b""), frozenset())
+                )
+            return self._snapshot
+
+
+def _is_kept(word: str) -> bool:
+    return len(word) >= _PART and _is_word(word)
