@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -136,6 +138,49 @@ def test_cancelling_stops_the_work_and_skips_what_waits() -> None:
     assert gate.queries == ["running", "last"]
     assert gate.scored == 1
     assert state(thread) == "ready"
+    thread.stop()
+
+
+def test_a_task_that_waits_and_is_cancelled_stops_the_work() -> None:
+    gate = Gate(closed=True)
+    thread = RerankThread(lambda: gate)
+
+    async def search() -> None:
+        waiting = asyncio.ensure_future(asyncio.wrap_future(thread.rerank("a", ["a"] * 50)))
+        await asyncio.to_thread(gate.arrived)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(search())
+    gate.go(50)
+    assert answer(thread.rerank("b", ["b"])) == [0.1]
+    assert gate.scored == 1
+    thread.stop()
+
+
+def test_many_callers_at_once_are_all_answered() -> None:
+    thread = RerankThread(Gate, idle_s=0.0005)
+    draw = random.Random(7)
+    futures: list[Future[Scores | None]] = []
+
+    def call(name: str) -> None:
+        for n in range(150):
+            future = thread.rerank(f"{name} {n}", ["a" * 3], caller=draw.choice(["", name]))
+            futures.append(future)
+            if draw.random() < 0.3:
+                future.cancel()
+
+    callers = [threading.Thread(target=call, args=(f"caller {n}",)) for n in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(LIMIT)
+    assert not wait(futures, LIMIT).not_done
+    outcomes = [None if future.cancelled() else answer(future) for future in futures]
+    assert len(outcomes) == 600
+    assert {tuple(outcome) for outcome in outcomes if outcome is not None} == {(0.3,)}
+    assert state(thread) in {"ready", "idle"}
     thread.stop()
 
 
