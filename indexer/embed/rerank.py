@@ -135,14 +135,18 @@ def load_reranker(
     import torch
     from transformers import CONFIG_MAPPING
 
-    if config.get("model_type") not in CONFIG_MAPPING:
+    if str(config.get("model_type")) not in CONFIG_MAPPING:
         raise _unsuitable(
             folder, "The model needs program code of its own, and none is run from a model's folder."
         )
     if threads > 0:
         torch.set_num_threads(threads)
     where = choose_device(device)
-    model = _load_model(folder, config, causal=causal, dtype=_dtype(where)).to(where)
+    model = _load_model(folder, config, causal=causal, dtype=_dtype(where))
+    try:
+        model = model.to(where)
+    except torch.OutOfMemoryError as error:
+        raise _too_little_memory(str(where)) from error
     if causal:
         _check_logit_score(folder, tokenizer)
         return _PromptReranker(
@@ -194,6 +198,13 @@ def _folder_of(settings: Settings) -> Path:
 
 def _unsuitable(folder: Path, why: str) -> IndexerError:
     return IndexerError("The reranker cannot be used", f"{folder}: {why}")
+
+
+def _too_little_memory(device: str) -> IndexerError:
+    return IndexerError(
+        "The reranker needs more memory",
+        f"{device} has too little left. Choose a smaller reranker, or the device cpu.",
+    )
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -457,10 +468,7 @@ class _Reranker(ABC):
             return self._forward(inputs)
         except torch.OutOfMemoryError as error:
             if len(inputs) == 1:
-                raise IndexerError(
-                    "The reranker needs more memory",
-                    f"{self._device} has too little left. Choose a smaller reranker, or the device cpu.",
-                ) from error
+                raise _too_little_memory(self.device) from error
         # Outside of the handler, where the failed pass is no longer held by the exception.
         self._free_cache()
         self._budget = max(1, self._budget // 2)

@@ -351,6 +351,13 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(
     with pytest.raises(IndexerError, match="needs more memory"):
         model.scores(QUERY, passages)
 
+    def full(self: Any, device: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(BertForSequenceClassification, "to", full)
+    with pytest.raises(IndexerError, match="needs more memory"):
+        _load(models["bert"])
+
 
 def test_sharded_weights_are_read(models: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "shards"
@@ -389,8 +396,8 @@ def test_pickled_weights_are_refused_and_not_opened(models: dict[str, Path], tmp
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("model_type", ["bert", "new"])
-def test_code_in_the_folder_is_not_run(models: dict[str, Path], tmp_path: Path, model_type: str) -> None:
+@pytest.mark.parametrize("model_type", ["bert", "new", ["bert"], None])
+def test_code_in_the_folder_is_not_run(models: dict[str, Path], tmp_path: Path, model_type: object) -> None:
     folder = _changed(
         models["bert"],
         tmp_path / "code",
