@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from indexer import settings
+from tests import debian
 
 LANGUAGES = ("en", "zh-cn", "ja", "de", "fr")
 # The Developer's Reference has no Chinese edition.
@@ -117,10 +118,6 @@ def fetch(folder: Path | None = None) -> Path:
     stamp = folder / _STAMP
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8"))["layout"] == LAYOUT:
         return folder
-    if shutil.which("apt-get") is None:
-        raise RuntimeError(
-            "The corpus is made of Debian packages; this machine has no apt-get to fetch them with."
-        )
     folder.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -138,9 +135,7 @@ def fetch(folder: Path | None = None) -> Path:
 def _run(*command: str, cwd: Path) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(command)} failed (has `apt-get update` been run?):\n{done.stderr.strip()}"
-        )
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
 
 
 def _packages(work: Path) -> list[str]:
@@ -152,15 +147,15 @@ def _packages(work: Path) -> list[str]:
     ]
     downloads, root = work / "downloads", work / "root"
     downloads.mkdir()
-    _run("apt-get", "download", "-qq", *names, cwd=downloads)
-    for package in sorted(downloads.glob("*.deb")):
-        _run("dpkg-deb", "-x", str(package), str(root), cwd=work)
+    root.mkdir()
+    packages = debian.fetch(names, root)
     pip = (sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary", ":all:")
     _run(*pip, "-d", str(downloads), DJANGO, cwd=work)
     for wheel in downloads.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(root, [name for name in archive.namelist() if name.endswith(".py")])
-    return sorted(file.name for file in downloads.iterdir())
+    wheels = [file.name for file in downloads.iterdir()]
+    return sorted([*(f"{name} {version}" for name, version in packages.items()), *wheels])
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import debian
 from tests.relevance import books, code, library, methods
 from tests.relevance.books import Book, Section
 from tests.relevance.library import Question
@@ -202,7 +203,7 @@ def test_sections_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
             (root / f"page.{lang}.html").write_text(page, encoding="utf-8")
         return dict.fromkeys(packages, "1.0-1")
 
-    monkeypatch.setattr(books, "fetch", fetch)
+    monkeypatch.setattr(debian, "fetch", fetch)
     names = {lang: f"page.{lang}.html" for lang in ("en", "de")}
     book = Book("book", {"en": "book", "de": "book-de"}, names, "docbook")
     first = books.sections(book)
@@ -220,7 +221,7 @@ def test_sections_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_apt_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="Debian"):
-        books.fetch(["hello"], tmp_path)
+        debian.fetch(["hello"], tmp_path)
 
 
 # --- libraries ----------------------------------------------------------------------------
