@@ -20,7 +20,7 @@ from indexer.client import IndexerClient, find_service
 from indexer.errors import FatalError, IndexerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -131,7 +131,24 @@ def search(
 ) -> None:
     """Find files by meaning: ask in one language, find the passage in another.
 
-    With --json one JSON array is printed; with --batch one array a line, in the order of the questions.
+    A query may hold filters, in any order and any number:
+
+    - `dragoman search 'notice period ext:pdf,docx'`: files that end so; also `type:code`, `type:python`
+
+    - `dragoman search 'lang:german after:2025-01 before:2025-06-30 rent'`: language and time of last change;
+      also `after:yesterday`, `after:7d`
+
+    - `dragoman search '"annual report" -draft in:"My Documents"'`: these very words, without that
+      one, in a folder
+
+    - `dragoman search 'name:invoice size:>1mb'`: no more than filters: the newest files first
+
+    - `dragoman search '(boat OR ship) type:code -lang:en'`: alternatives; a hyphen excludes
+
+    Put a query with filters in single quotes, and one that begins with a hyphen behind `--`.
+
+    With --json one JSON array is printed; with --batch one array a line, in the order of the questions. What
+    in a query was not understood is told on standard error.
     """
     if (query is None) == (batch is None):
         raise typer.BadParameter("Give either a QUERY or --batch FILE.")
@@ -144,9 +161,11 @@ def search(
                 found = client.search(line, limit=limit, mark=False, folders=folders)
                 sys.stdout.write(_json([_hit_json(hit) for hit in found.hits]) + "\n")
                 sys.stdout.flush()
+                _print_problems(line, found.problems)
             return
         assert query is not None
         found = client.search(query, limit=limit, mark=not as_json, folders=folders)
+        _print_problems(query, found.problems)
         if as_json:
             typer.echo(_json([_hit_json(hit) for hit in found.hits], indent=1))
             return
@@ -375,6 +394,14 @@ def _rate(now: api.Status) -> str:
         minutes, seconds = divmod(round(now.remaining_s), 60)
         text += f", about {minutes} min {seconds:02d} s left" if minutes else f", about {seconds} s left"
     return text
+
+
+def _print_problems(query: str, problems: Sequence[api.QueryProblem]) -> None:
+    for problem in problems:
+        said = _one_line(query[problem.start : problem.end])
+        if len(said) > 60:
+            said = f"{said[:57]}..."
+        typer.echo(f"{said}: {_one_line(problem.message)}" if said else _one_line(problem.message), err=True)
 
 
 def _print_hits(found: api.SearchResult) -> None:

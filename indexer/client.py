@@ -228,6 +228,11 @@ class IndexerClient:
             if result.final:
                 return result
 
+    def complete(self, query: str, cursor: int | None = None) -> api.Completions:
+        """Ways to go on with a query at the cursor (a place in characters; None for its end)."""
+        at = len(query) if cursor is None else cursor
+        return self._ask(api.Complete(id=next(self._ids), query=query, cursor=at), api.Completions)
+
     def status(self) -> api.Status:
         """What the service is doing."""
         return self._ask(api.GetStatus(id=next(self._ids)), api.Status)

@@ -32,6 +32,7 @@ from indexer import __version__, api
 from indexer.client import ENDPOINT_FILE
 from indexer.errors import IndexerError
 from indexer.library import Library
+from indexer.query import complete
 from indexer.settings import private_folder
 
 log = logging.getLogger(__name__)
@@ -193,6 +194,9 @@ class _Connection:
                 await self._server.started.wait()
                 async for result in library.searcher.search(request):
                     await self.send(result)
+            case api.Complete(id=i, query=text, cursor=cursor):
+                start, end, items = await run(lambda: complete(text, cursor, library.store.facts()))
+                await self.send(api.Completions(id=i, start=start, end=end, items=items))
             case api.GetStatus(id=i):
                 await self.send(await run(library.status, i))
             case api.Subscribe(id=i):

@@ -174,7 +174,12 @@ class Selection(NamedTuple):
     texts: Ids
 
     def among(self, numbers: Ids, known: Ids | None = None) -> Ids:
-        """Those of some texts that fulfil the condition, in their order; with `known`, those that are in it."""
+        """Those of some texts that fulfil the condition, in their order.
+
+        Args:
+            numbers: Texts, or whatever `known` has.
+            known: What to look for them in, sorted; None for `texts`.
+        """
         known = self.texts if known is None else known
         if not len(known):
             return numbers[:0]
