@@ -172,11 +172,10 @@ def _normal(token: str) -> str:
 
 def _humps(token: str, start: int, end: int) -> list[tuple[int, int]]:
     """Where the words of an identifier stand; at least one."""
-    if end - start <= MAX_TERM and ("_" in token or not (token.islower() or token.isupper())):
-        found = [m.span() for m in _HUMP.finditer(token, start, end)]
-        if 1 < len(found) <= _MAX_PARTS:
-            return found
-        if len(found) == 1:
+    piece = token[start : min(end, start + MAX_TERM + 1)]
+    if len(piece) <= MAX_TERM and ("_" in piece or not (piece.islower() or piece.isupper())):
+        found = [(start + m.start(), start + m.end()) for m in _HUMP.finditer(piece)]
+        if 0 < len(found) <= _MAX_PARTS:
             return found
     return [(start, end)]
 
@@ -210,6 +209,8 @@ def _word(token: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...], str]:
             extras.append((piece[:MAX_TERM], start, end))
         for term, a, b in words:
             extras.extend((run, a, b) for run in _alnum_runs(term))
+        if len(whole) > MAX_TERM:
+            continue
         if number and whole[-1:].isdigit() and piece[:1].isdigit():
             whole += joined_by[number - 1][0]
         whole += piece
@@ -411,7 +412,7 @@ def query_terms(text: str) -> list[QueryTerm]:
                 universal = _universal(piece, shouted) or (foreign and latin)
                 forms: list[tuple[str, ...]] = [(joined,)] if joined else []
                 if not joined.endswith(_SUFFIXES):
-                    forms.append(tuple(p[0] for p in words_of))
+                    forms.append(tuple(p[0] for p in words_of[:_MAX_PARTS]))
                 whole = add(at + a, at + b, forms, universal)
                 if len(words_of) > 1:
                     for term, c, d in words_of:
@@ -442,7 +443,7 @@ def _hangul_forms(word: str) -> Iterator[tuple[str, ...]]:
     for stem in stems:
         yield (stem[:MAX_TERM],) if len(stem) > 1 else (stem + PREFIX,)
         if len(stem) > 2:
-            yield tuple(map("".join, itertools.pairwise(stem)))
+            yield tuple(map("".join, itertools.pairwise(stem[: _MAX_PARTS + 1])))
 
 
 def _other_script(word: str) -> bool:

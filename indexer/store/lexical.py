@@ -46,7 +46,7 @@ TABLES = f"""
 """
 
 # A term in more texts than this says little; its texts are counted and not named.
-_COMMON = 0.1
+_COMMON = 0.05
 _COMMON_LEAST = 2000
 _STALE = 0.05  # a library that grew or shrank by this share is counted anew
 _GROW = 1 << 14
@@ -570,7 +570,7 @@ class _Words:
         return common
 
     def snapshot(self) -> _Snapshot:
-        """The words of all texts: none before the first `read`, and never fewer than any reader sees after."""
+        """The words of all texts: none before the first `read`, afterwards all that any reader sees."""
         with self._lock:
             if self._snapshot is None:
                 vocabulary, fresh = self._vocabulary, frozenset(filter(_is_kept, self._fresh))
