@@ -505,7 +505,8 @@ class _Snapshot:
 
     def inflected(self, word: str) -> list[str]:
         """Words that differ from this one in their ending only."""
-        stem = word[: max(_PART, len(word) - (2 if len(word) > _INSIDE else 1))]
+        ending = 3 if word.endswith(("ies", "ied")) else 2 if len(word) > _INSIDE else 1
+        stem = word[: max(_PART, len(word) - ending)]
         found = [b.decode() for b in self._vocabulary.beginning(stem.encode(), _SCANNED)]
         found += (other for other in self._fresh if other.startswith(stem))
         return [other for other in found if _differ_in_ending(word, other)]
