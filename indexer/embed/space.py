@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import sys
 import zipfile
 import zlib
@@ -36,6 +37,8 @@ _PARTS = ("part_a.json", "part_b.json")
 CODE = "code"
 # Raised when the same means are made into another space.
 _VERSION = 1
+# How sharply a query's vector tells its language; at this value the guess is as sure as it is right.
+_TEMPERATURE = 0.06
 
 
 class LanguageSpace:
@@ -53,13 +56,15 @@ class LanguageSpace:
             with np.load(io.BytesIO(profile), allow_pickle=False) as arrays:
                 queries = arrays["queries"].astype(np.float32)
                 passages = arrays["passages"].astype(np.float32)
+                reference = arrays["reference"].astype(np.float32)
                 low, high = arrays["scale"].tolist()
+                names = tuple(str(name) for name in arrays["languages"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise FatalError(
                 "The language profile is damaged", f"{error}. Install Dragoman (or the model) again."
             ) from error
-        #: Cosines, in this space, of texts that have nothing to do with one another (their median)
-        #: and of question and answer (their 90th percentile).
+        #: How far above unrelated texts, in their standard deviations, one unrelated text in a hundred
+        #: and the middle one of the right answers are.
         self.low, self.high = float(low), float(high)
         #: Names the space; vectors of different keys must not be compared.
         self.key = hashlib.blake2b(bytes([_VERSION]) + profile, digest_size=6).hexdigest()
@@ -69,6 +74,13 @@ class LanguageSpace:
         _, _, directions = np.linalg.svd(spread, full_matrices=False)
         # The means of n languages differ in n - 1 directions; the code row is none of them.
         self._directions: Vectors = directions[: len(queries) - 1]
+        spoken = queries - self._query_centre
+        self._spoken: Vectors = spoken / np.maximum(np.linalg.norm(spoken, axis=1, keepdims=True), 1e-6)
+        self._names = names[: len(queries)]
+        #: Passages on everyday matters in many languages, as the encoder gave them, float32 (n, dim).
+        self.reference_plain: Vectors = reference
+        #: The same in this space.
+        self.reference: Vectors = self.passages(reference)
 
     def queries(self, vectors: Vectors) -> Vectors:
         """Vectors of queries (n, dim) in this space, float32, unit length."""
@@ -78,9 +90,29 @@ class LanguageSpace:
         """Vectors of passages (n, dim) in this space, float32, unit length."""
         return self._neutral(vectors, self._passage_centre)
 
-    def similarity(self, cosine: float) -> float:
-        """What a person is shown for a cosine of this space, 0 to 1."""
-        return min(1.0, max(0.0, (cosine - self.low) / (self.high - self.low)))
+    def languages_of(self, query: Vectors) -> dict[str, float]:
+        """In which language a query probably is, by its vector (dim,) as the encoder gave it.
+
+        Returns:
+            Probabilities of the profile's languages, adding up to 1.
+        """
+        moved = query - self._query_centre
+        moved /= max(float(np.linalg.norm(moved)), 1e-6)
+        odds = np.exp((self._spoken @ moved - 1.0) / _TEMPERATURE)
+        return dict(zip(self._names, (odds / odds.sum()).tolist(), strict=True))
+
+    def similarity(self, distance: float) -> float:
+        """What a person is shown, 0 to 1.
+
+        Args:
+            distance: How much nearer than unrelated texts a passage is, in their standard deviations.
+
+        Returns:
+            A quarter for what one unrelated text in a hundred reaches, three quarters for what the middle
+            one of right answers does; the same for every model, since both are measured for each.
+        """
+        slope = 2 * math.log(3) / max(self.high - self.low, 1e-6)
+        return 1 / (1 + math.exp(-slope * (distance - (self.low + self.high) / 2)))
 
     def _neutral(self, vectors: Vectors, centre: Vectors) -> Vectors:
         moved = vectors - centre
@@ -107,8 +139,8 @@ def compute_profile(encoder: Encoder) -> bytes:
     """Embed the reference texts (some 40,000 tokens) and return a model's profile, an .npz file.
 
     The file holds ``languages``, the mean vectors ``queries`` and ``passages`` (n, dim) float16, one row
-    a language and for source code a last row of `passages` alone, and ``scale``, the `low` and `high`
-    of the space.
+    a language and for source code a last row of `passages` alone, the passages themselves as
+    ``reference`` (m, dim) float16, and ``scale``, the `low` and `high` of the space.
     """
     languages = sorted({language for texts in _items() for language in texts})
     texts = [[item[language] for item in _items() if language in item] for language in languages]
@@ -119,13 +151,20 @@ def compute_profile(encoder: Encoder) -> bytes:
         "languages": np.array([*languages, CODE]),
         "queries": np.stack([rows.mean(0) for rows in queries]).astype(np.float16),
         "passages": np.stack([rows.mean(0) for rows in [*passages, code]]).astype(np.float16),
+        "reference": np.concatenate(passages).astype(np.float16),
     }
     space = LanguageSpace(_packed(arrays, 0.0, 1.0))
     asked = np.stack([space.queries(rows) for rows in queries])  # (languages, items, dim)
     answers = np.stack([space.passages(rows) for rows in passages])
     cosines = np.einsum("lid,mjd->ijlm", asked, answers)
     same = np.eye(cosines.shape[0], dtype=bool)
-    return _packed(arrays, float(np.median(cosines[~same])), float(np.percentile(cosines[same], 90)))
+    # Of each question: its distance from the answers in all languages, in units of what is no answer.
+    unrelated = np.moveaxis(cosines, 2, 1)[~same[:, None, :].repeat(len(languages), 1)]
+    unrelated = unrelated.reshape(len(same), len(languages), -1)
+    mean, spread = unrelated.mean(-1), unrelated.std(-1)
+    answered = (np.einsum("iilm->ilm", cosines) - mean[..., None]) / spread[..., None]
+    chance = (unrelated - mean[..., None]) / spread[..., None]
+    return _packed(arrays, float(np.percentile(chance, 99)), float(np.median(answered)))
 
 
 def _packed(
