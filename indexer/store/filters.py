@@ -35,6 +35,7 @@ _CHUNKS_READ = 50_000
 _STALE_SHARE = 0.5
 _FILES_NAMED = 10_000
 _FACTS = 300
+_LONGEST_PATH = 4096  # no system has longer ones, and SQLite refuses patterns of some length
 _LEVELS = 4
 
 
@@ -70,6 +71,8 @@ def compile(condition: Condition) -> tuple[str, list[Any]]:
 def _of_file(condition: Condition) -> tuple[str, list[Any]]:
     """A condition that only `files` decides."""
     match condition:
+        case query.Ext(said) | query.In(said) | query.Name(said) if len(said) > _LONGEST_PATH:
+            return "0", []
         case query.Ext(suffix=suffix):
             suffix = _storable(suffix.lower())
             last = suffix.rpartition(".")[2]

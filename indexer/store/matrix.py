@@ -29,7 +29,7 @@ _FIELDS = struct.Struct("<8s16sIQ")  # magic, identity of the catalog, dimension
 _GROW = 1024
 _BLOCK = 16384
 # A row picked out of the file takes as long as so many rows that are read one after the other.
-GATHER_COST = 4
+GATHER_COST = 8
 
 
 class View:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # Microseconds for a filtered search: comparing with one more row, asking Chroma at all, and for one more.
 _ROW_US = 0.14
 _ASKING_US = 1500.0
-_CANDIDATE_US = 18.0
+_CANDIDATE_US = 6.0
 _EXACT_WHILE_WRITING = 100_000
 _PENDING_LIMIT = 4_000
 _FACTS_S = 2.0
