@@ -166,7 +166,6 @@ class Bench:
             "language-neutral cosine": usual.neutral(queries),
             SHIPPED: product.ask(indexed, queries),
         }
-        product.stop(indexed.data_dir)
         took = f", indexed in {indexed.seconds:.0f} s" if indexed.seconds else ""
         say(f"\n{len(held.files)} files, {len(held.texts)} passages, {len(queries)} questions{took}\n")
         return found

@@ -76,8 +76,8 @@ def index(folder: Path, data_dir: Path, content: str) -> Indexed:
     if before == now:
         return Indexed(data_dir, folder)
     stamp.unlink(missing_ok=True)
+    stop(data_dir)
     if before is None or before["content"] != content:
-        _dragoman("stop", "--data-dir", str(data_dir))
         shutil.rmtree(data_dir, ignore_errors=True)
     else:
         # Passages that are the same as before keep their vectors for a while, and take no time.
@@ -97,6 +97,7 @@ def stop(data_dir: Path) -> None:
 
 def ask(library: Indexed, queries: Sequence[str]) -> list[list[str]]:
     """What ``dragoman search --batch`` finds: for each query paths relative to the folder, best first."""
+    stop(library.data_dir)  # a service that still runs may be of an older program
     file = library.data_dir.with_name(library.data_dir.name + ".queries.txt")
     file.write_text("".join(query + "\n" for query in queries), encoding="utf-8")
     try:
@@ -106,6 +107,7 @@ def ask(library: Indexed, queries: Sequence[str]) -> list[list[str]]:
         )
     finally:
         file.unlink()
+        stop(library.data_dir)
     folder = library.folder.absolute()
     return [
         [Path(hit["path"]).relative_to(folder).as_posix() for hit in json.loads(line)]
@@ -139,6 +141,7 @@ def _until_ready(data_dir: Path) -> None:
 def clock(data_dir: Path, queries: Sequence[str], rounds: int = 1) -> Times:
     """Search with nothing else to do and note what the service says it took."""
     took, encode = [], []
+    stop(data_dir)
     _until_ready(data_dir)
     with IndexerClient(data_dir, name="bench") as client:
         client.search(queries[0], limit=DEPTH, mark=False)  # the model is loaded now
