@@ -43,6 +43,7 @@ LOCK_FILE = "store.lock"
 KEEP_UNUSED_S = 3600.0
 _TEXT_BITS = 32
 _PAGE = 1000
+_FIRST_CHUNKS = 8
 
 MIGRATIONS = (
     """
@@ -330,6 +331,7 @@ class Catalog:
             if self._closed:
                 return
             self._closed = True
+            self.lexicon.close()
             self._pool_lock.wait_for(lambda: self._reading == 0, timeout=30)
             for db in self._idle:
                 db.close()
@@ -542,6 +544,36 @@ class Catalog:
                 found.append(text_id)
                 data.append(row[0][0])
         return found, self.to_space(unit_rows(b"".join(data), self.model.dim))
+
+    def plain_vectors(self, db: Database, text_ids: npt.NDArray[np.int64]) -> Vector:
+        """Vectors as the encoder gave them, float32 (n, dim), unit length; zeros for a text without one."""
+        assert self.model is not None
+        keys = [self._key(text_id) for text_id in text_ids.tolist()]
+        query = "SELECT key, data FROM vectors WHERE key IN (SELECT value FROM json_each(?))"
+        known = dict(db.ask(query, (json.dumps(keys),)))
+        nothing = bytes(2 * self.model.dim)
+        data = b"".join(known.get(key, nothing) for key in keys)
+        rows = np.frombuffer(data, "<f2").reshape(len(keys), self.model.dim).astype(np.float32)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+    @staticmethod
+    def rows_of(
+        db: Database, texts: npt.NDArray[np.int64], files: npt.NDArray[np.int64], limit: int
+    ) -> list[Any]:
+        """Id, text, file, the file's number of chunks and language of the chunks that have one of these
+        texts, and of the first chunks of these files.
+        """
+        wanted = "SELECT chunks.id, text_id, file, files.chunks, chunks.lang FROM chunks JOIN files ON files.id = file"
+        found = db.ask(
+            f"{wanted} WHERE text_id IN (SELECT value FROM json_each(?)) LIMIT ?",
+            (json.dumps(texts.tolist()), limit),
+        )
+        if len(files):
+            found += db.ask(
+                f"{wanted} WHERE file IN (SELECT value FROM json_each(?)) AND slot < ?",
+                (json.dumps(files.tolist()), _FIRST_CHUNKS),
+            )
+        return found
 
     def all_vectors(self, db: Database, block: int = 4096) -> Iterator[tuple[list[int], Vector]]:
         """All vectors of the active model in blocks, in order of text id."""

@@ -57,7 +57,8 @@ _RARE = 20
 _INSIDE = 5  # letters that it must have for that
 _MOST_TERMS = 48  # other terms taken for one word
 _SCANNED = 400  # words looked at for them
-_FRESH = 50_000  # new words after which all are put in order again
+_FRESH = 20_000  # new words after which all are put in order again
+_LONG = 24  # a query of more terms has enough of them, and no more are looked for
 _AT_ONCE = 5_000  # so many texts are surveyed while a search waits, more of them behind its back
 # Endings that words of the Latin script put in the place of one another. Others are as likely another word.
 _ENDINGS = frozenset(
@@ -187,6 +188,11 @@ class Lexicon:
         self._common: dict[str, tuple[int, dict[str, int]]] = {}
         self._words = _Words()
         self._survey_lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def close(self) -> None:
+        """Let a survey that runs end soon, so that nobody waits for its connection."""
+        self._ended.set()
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -316,13 +322,24 @@ class Lexicon:
             self._sizes = (state, size, by_language)
         return size, by_language
 
+    def picked(self, most: int) -> dict[str, Ids]:
+        """Up to `most` texts in use of each language, at even distances, by language."""
+        used = np.flatnonzero(self._live)
+        numbers = self._langs[used]
+        found = {}
+        for number in np.unique(numbers).tolist():
+            ids = used[numbers == number]
+            found[self._names[number]] = ids[:: max(1, -(-len(ids) // most))]
+        return found
+
     # --- reading ---------------------------------------------------------------------------
 
     def match(self, db: Database, query: Sequence[QueryTerm]) -> Lexical:
         """Where the terms of a query are found."""
         size, by_language = self.sizes()
         self._look_around(db, size)
-        matches = tuple(self._one(db, term, size) for term in query)
+        widen = len(query) <= _LONG
+        matches = tuple(self._one(db, term, size, widen=widen) for term in query)
         return Lexical(matches, by_language)
 
     def _look_around(self, db: Database, size: int) -> None:
@@ -355,14 +372,15 @@ class Lexicon:
     def _survey(self, db: Database) -> None:
         size, _ = self.sizes()
         limit = _limit(size)
-        common = self._words.read(db, limit)
-        for term in common:
+        for term in self._words.read(db, limit, self._ended):
+            if self._ended.is_set():
+                return
             expression = _match([(term,)])
             df = self._by_language(self._used(_ids(db, "text_terms", expression)))
             if sum(df.values()) > limit:
                 self._common[expression] = (size, df)
 
-    def _one(self, db: Database, term: QueryTerm, size: int) -> TermMatch:
+    def _one(self, db: Database, term: QueryTerm, size: int, *, widen: bool) -> TermMatch:
         limit = _limit(size)
         none = np.zeros(0, np.int64)
         expression = _match(term.forms)
@@ -375,21 +393,21 @@ class Lexicon:
             df = self._by_language(self._used(_ids(db, "text_terms", expression)))
             self._common[expression] = (size, df)
             return TermMatch(term, none, none, files, df, common=True)
-        wider = self._wider(db, term, rare=len(texts) <= _RARE)
         near = none
+        wider = self._wider(term, rare=len(texts) <= _RARE) if widen else []
         if wider:
             found = self._used(_ids(db, "text_terms", _match(wider), limit))
             near = np.setdiff1d(found, texts, assume_unique=True)
             if len(files) == 0:
                 files = _ids(db, "file_terms", _match(wider), limit)
             term = msgspec.structs.replace(term, forms=(*term.forms, *wider))
-        elif not len(texts):
+        elif widen and not len(texts):
             near, parts = self._halves(db, term, limit)
             term = msgspec.structs.replace(term, forms=(*term.forms, *parts))
         df = self._by_language(np.concatenate([texts, near]))
         return TermMatch(term, texts, near, files, df, common=False)
 
-    def _wider(self, db: Database, term: QueryTerm, *, rare: bool) -> list[tuple[str, ...]]:
+    def _wider(self, term: QueryTerm, *, rare: bool) -> list[tuple[str, ...]]:
         """Other terms that mean much the same: other endings and, of a rare word, what contains it."""
         word = _plain(term)
         if not word:
@@ -537,7 +555,8 @@ class _Words:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._vocabulary: _Vocabulary | None = None
-        self._fresh: set[str] = set()
+        self._seen: set[str] = set()
+        self._fresh: set[str] = set()  # those of `_seen` that are kept
         self._snapshot: _Snapshot | None = None
 
     @property
@@ -548,25 +567,34 @@ class _Words:
     def add(self, found: Iterable[str]) -> None:
         """Words of a text that is being written."""
         with self._lock:
-            self._fresh.update(found)
-            self._snapshot = None
+            new = set(found) - self._seen
+            if new and self._vocabulary is not None:
+                self._fresh.update(filter(_is_kept, new))
+                self._snapshot = None
+            if len(self._seen) > 10 * _FRESH:
+                # Long that nobody searched: the words are in the catalog, to be read when somebody does.
+                self._seen, self._fresh, self._vocabulary = set(), set(), None
+            self._seen |= new
 
-    def read(self, db: Database, limit: int) -> list[str]:
+    def read(self, db: Database, limit: int, ended: threading.Event) -> list[str]:
         """Read the words of all texts; returns the terms that are in more than `limit` of them."""
         with self._lock:
-            known = frozenset(self._fresh)
+            known = frozenset(self._seen)  # with those of texts that are just being written
         words = set(known)
         common = []
         for term, texts in db.execute(
             "SELECT term, doc FROM text_words WHERE length(term) >= ? OR doc > ?", (_PART, limit)
         ):
+            if ended.is_set():
+                return []
             words.add(term)
             if texts > limit:
                 common.append(term)
         vocabulary = _Vocabulary(b"\n".join(sorted(w.encode() for w in words if _is_kept(w))))
         with self._lock:
             self._vocabulary = vocabulary
-            self._fresh -= known
+            self._seen -= known
+            self._fresh = set(filter(_is_kept, self._seen))
             self._snapshot = None
         return common
 
@@ -574,10 +602,7 @@ class _Words:
         """The words of all texts: none before the first `read`, afterwards all that any reader sees."""
         with self._lock:
             if self._snapshot is None:
-                vocabulary, fresh = self._vocabulary, frozenset(filter(_is_kept, self._fresh))
-                self._snapshot = (
-                    _Snapshot(vocabulary, fresh) if vocabulary else _Snapshot(_Vocabulary(b""), frozenset())
-                )
+                self._snapshot = _Snapshot(self._vocabulary or _Vocabulary(b""), frozenset(self._fresh))
             return self._snapshot
 
 
