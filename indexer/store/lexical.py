@@ -99,7 +99,7 @@ class TermMatch:
         texts: int64, sorted: texts in use that have it in passage or headings. Empty when `common`.
         near: int64, sorted: further texts in use that have it inside a longer word, with another ending,
             or as the two halves of a compound.
-        files: int64, sorted: indexed files whose name, folders or title have it.
+        files: int64, sorted: indexed files whose name, folders or title have it; of very many only some.
         df: How many texts in use have it (`texts` and `near`), by language; those with none are left out.
         common: It is in so many texts that it says little.
     """

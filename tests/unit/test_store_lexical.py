@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -372,3 +373,49 @@ def test_a_failed_write_leaves_no_words(store: Store) -> None:
     found = store.lexical(query_terms("penguin walrus"))
     assert [match.df for match in found.matches] == [{}, {"en": 1}]
     assert found.sizes == {"en": 1}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_history_ends_in_the_right_counts(store: Store, seed: int) -> None:
+    """Random changes; then what is counted is what a look at every chunk counts."""
+    dice = random.Random(seed)
+    words = ["walrus", "heron", "naïve", "大学", "getName", "E42"]
+    paths = [f"/library/{folder}/{name}.txt" for folder in ("x", "y") for name in words]
+    for _ in range(60):
+        path, other = dice.sample(paths, 2)
+        match dice.randrange(7):
+            case 0 | 1 | 2:
+                written = [" ".join(dice.choices(words, k=2)) for _ in range(dice.randrange(4))]
+                put(store, update(path, *written, lang=dice.choice(["en", "de"]), title=dice.choice(words)))
+            case 3:
+                store.move(path, other, ROOT)
+            case 4:
+                store.remove([path])
+            case 5:
+                store._catalog.collect(older_than_s=0)
+            case _:
+                store.move("/library/x", "/library/y", ROOT)
+    assert store.check() == []
+    with store._catalog.read() as db:
+        rows = db.ask("SELECT DISTINCT text_id, text FROM chunks")
+        titles = db.ask("SELECT id, path, title FROM files WHERE status = 'indexed'")
+    found = store.lexical(query_terms(" ".join(words)))
+    assert sum(found.sizes.values()) == len(rows)
+    for match in found.matches:
+        if match.term.whole < 0:
+            word = match.term.word
+            wanted = {number for number, text in rows if word in text.split() or word in text}
+            assert set(match.texts.tolist()) == wanted
+            assert sum(match.df.values()) == len(wanted)
+            named = {n for n, path, title in titles if word in os.fsdecode(path) or word in title}
+            assert set(match.files.tolist()) == named
+
+
+def test_closing_does_not_wait_for_a_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.store.lexical._AT_ONCE", 0)
+    library = opened(tmp_path / "data")
+    library.add_root(ROOT)
+    put(library, *(update(f"/library/{n}", *(f"walrus{n * 100 + i}" for i in range(100))) for n in range(20)))
+    library.lexical(query_terms("walrus"))
+    library.close()
+    assert library._catalog.lexicon._survey_lock.acquire(timeout=10)
