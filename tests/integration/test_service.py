@@ -100,6 +100,18 @@ def test_an_empty_question_has_an_empty_answer(client: IndexerClient) -> None:
     assert client.search("   ").hits == ()
 
 
+def test_filters_are_completed_from_what_the_library_holds(client: IndexerClient) -> None:
+    def offered(text: str) -> dict[str, str]:
+        found = client.complete(text)
+        return {text[: found.start] + item.insert + text[found.end :]: item.detail for item in found.items}
+
+    assert offered("cat ext:t") == {"cat ext:txt": "2 files"}
+    assert offered("type:python") == {"type:python": "1 file"}
+    assert list(offered("lang:中")) == ["lang:zh"]
+    assert offered("in:de") == {"in:de": "1 file"}
+    assert offered("cat") == {}
+
+
 def test_what_cannot_be_read_is_listed_with_its_reason(client: IndexerClient) -> None:
     problems = client.problems().problems
     assert [Path(problem.path).name for problem in problems] == ["broken.pdf"]

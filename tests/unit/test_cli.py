@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexer import cli
-from indexer.api import Hit, Locator, Passage, SearchResult, Why, encode
+from indexer.api import Hit, Locator, Passage, QueryProblem, SearchResult, Why, encode
 from indexer.errors import IndexerError
 
 
@@ -60,3 +60,11 @@ def test_json_names_the_file_as_it_is_on_the_disk(name: str) -> None:
     text = cli._json([cli._hit_json(result(wire, "\x00text\u2028", "head").hits[0])])
     assert json.loads(text.encode())[0]["path"] == f"/{name}"
     assert "\n" not in text
+
+
+def test_what_was_not_understood_is_told_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    query = "x lang:\x1b[31mxx"
+    cli._print_problems(query, [QueryProblem(start=7, end=len(query), message="there is no such language")])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "\ufffd[31mxx: there is no such language\n"
