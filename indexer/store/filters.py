@@ -208,32 +208,32 @@ class Filters:
     def select(self, db: Database, version: int, condition: Condition) -> Selection:
         """The chunks that fulfil a condition, and their texts."""
         with self._lock:
-            columns = self._current(db, version)
-            known = self._cache.get(condition)
-            if known is not None and known[1] is not None:
-                self._cache.move_to_end(condition)
-                return known[1]
-            bits = self._bits(db, columns, condition)
-            kept = columns.texts[bits]
-            seen = np.zeros(int(kept.max()) + 1 if len(kept) else 0, np.bool_)
-            seen[kept] = True
-            selection = Selection(columns.ids[bits], np.flatnonzero(seen))
-            self._remember(condition, (bits, selection))
-            return selection
+            return self._select(db, self._current(db, version), condition)
+
+    def _select(self, db: Database, columns: Columns, condition: Condition) -> Selection:
+        known = self._cache.get(condition)
+        if known is not None and known[1] is not None:
+            self._cache.move_to_end(condition)
+            return known[1]
+        bits = self._bits(db, columns, condition)
+        kept = columns.texts[bits]
+        seen = np.zeros(int(kept.max()) + 1 if len(kept) else 0, np.bool_)
+        seen[kept] = True
+        selection = Selection(columns.ids[bits], np.flatnonzero(seen))
+        self._remember(condition, (bits, selection))
+        return selection
 
     def newest(self, db: Database, version: int, condition: Condition | None, limit: int) -> list[int]:
         """The first chunk of each of the `limit` newest files that have one which fulfils the condition."""
-        kept = None if condition is None else self.select(db, version, condition)
         found: list[int] = []
-        if limit <= 0 or (kept is not None and not len(kept.chunks)):
-            return found
         files = "SELECT id FROM files ORDER BY mtime_ns DESC, id"
         args: tuple[Any, ...] = ()
-        if kept is not None:
+        kept = None
+        if condition is not None:
             with self._lock:
                 columns = self._current(db, version)
-            of = columns.files[np.searchsorted(columns.ids, kept.chunks)]
-            wanted = np.unique(of)
+                kept = self._select(db, columns, condition)
+            wanted = np.unique(columns.files[np.searchsorted(columns.ids, kept.chunks)])
             if len(wanted) <= _FILES_NAMED:
                 files = (
                     "SELECT id FROM files WHERE id IN (SELECT value FROM json_each(?))"
@@ -241,13 +241,13 @@ class Filters:
                 )
                 args = (json.dumps(wanted.tolist()),)
         for (file,) in db.execute(files, args):
+            if len(found) >= limit:
+                break
             rows = db.ask("SELECT id FROM chunks WHERE file = ? ORDER BY slot", (file,))
             chunks = np.array([row[0] for row in rows], np.int64)
             if kept is not None:
                 chunks = kept.among(chunks, kept.chunks)
             found.extend(chunks[:1].tolist())
-            if len(found) >= limit:
-                break
         return found
 
     def facts(self, db: Database, version: int) -> Facts:
@@ -277,7 +277,7 @@ class Filters:
         )
 
     def _current(self, db: Database, version: int) -> Columns:
-        if version == self._version:
+        if version <= self._version:  # what another reader has seen since is as good
             return self._columns
         columns = self._columns
         last = int(columns.ids[-1]) if len(columns.ids) else 0
