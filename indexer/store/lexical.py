@@ -116,6 +116,8 @@ class TermMatch:
 class Lexical:
     """Where the terms of a query are found, all from one state of the catalog.
 
+    Which texts are in use, and so the counts, may be of a moment later while files are being written.
+
     Attributes:
         matches: One for each term, in their order.
         sizes: How many texts are in use, by language.
