@@ -151,6 +151,14 @@ def phrase(text: str) -> tuple[str, list[str]]:
     )
 
 
+def phrase_ids(db: Database, text: str) -> tuple[Ids, Ids] | None:
+    """Sorted ids of the texts and of the files that fulfil `phrase`; None when the text has no words."""
+    expression = _match(phrase_forms(text))
+    if not expression:
+        return None
+    return _ids(db, "text_terms", expression), _ids(db, "file_terms", expression)
+
+
 def _match(forms: Iterable[tuple[str, ...]]) -> str:
     """Terms side by side, in the words of FTS5."""
     return " OR ".join(
