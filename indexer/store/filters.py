@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from indexer import query
 from indexer.query import Condition, Facts
+from indexer.store import lexical
 
 if TYPE_CHECKING:
     from indexer.store.catalog import Database
@@ -61,8 +62,6 @@ def compile(condition: Condition) -> tuple[str, list[Any]]:
         case query.Lang(code=code):
             return "(chunks.lang = ?)", [_storable(code)]
         case query.Phrase(text=text):
-            from indexer.store import lexical
-
             said, terms = lexical.phrase(text)
             return (said, list(terms)) if said else ("1", [])
     return _of_file(condition)
@@ -354,20 +353,17 @@ class Filters:
                 bits = self._phrase(db, columns, condition)
             case _:
                 sql, args = _of_file(condition)
-                bits = _among(columns.files, _ids(db, f"SELECT id FROM files WHERE {sql}", args))
+                bits = _among(columns.files, _files(db, sql, args))
         if not isinstance(condition, query.All | query.Any | query.Not):
             self._remember(condition, (bits, None))
         return bits
 
     @staticmethod
     def _phrase(db: Database, columns: Columns, condition: query.Phrase) -> Bits:
-        from indexer.store import lexical
-
-        sql, terms = lexical.phrase(condition.text)
-        if not sql:
+        found = lexical.phrase_ids(db, condition.text)
+        if found is None:
             return np.ones(len(columns.ids), np.bool_)
-        texts = _ids(db, "SELECT rowid FROM text_terms WHERE text_terms MATCH ?", terms[:1])
-        files = _ids(db, "SELECT rowid FROM file_terms WHERE file_terms MATCH ?", terms[:1])
+        texts, files = found
         return _among(columns.texts, texts) | _among(columns.files, files)
 
 
@@ -407,11 +403,9 @@ def _weight(found: tuple[Bits | None, Selection | None]) -> int:
     return size if selection is None else size + selection.chunks.nbytes + selection.texts.nbytes
 
 
-def _ids(db: Database, sql: str, args: Sequence[Any]) -> Ids:
-    """Numbers that a query with one column gives, as one string: a Python object for each takes longer."""
-    found = db.ask(
-        f"SELECT group_concat(id, ' ') FROM ({sql.replace('SELECT rowid', 'SELECT rowid AS id')})", args
-    )
+def _files(db: Database, sql: str, args: Sequence[Any]) -> Ids:
+    """The files that fulfil an expression, read as one string: a Python object for each takes longer."""
+    found = db.ask(f"SELECT group_concat(id, ' ') FROM files WHERE {sql}", args)
     return np.fromstring(found[0][0] or "", np.int64, sep=" ")
 
 

@@ -313,7 +313,7 @@ def test_allowed_texts(store: Store) -> None:
 def test_what_was_asked_before_is_not_worked_out_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     where = All((Ext("txt"), Phrase("same")))
     first = store.allowed(where)
-    monkeypatch.setattr(filters, "_ids", None)
+    monkeypatch.setattr(filters, "_files", None)
     assert store.allowed(where) is first
     monkeypatch.undo()
     store.remove(["/library/a/report.tar.gz.txt"])
