@@ -25,6 +25,7 @@ from indexer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from indexer.embed import EncoderInfo
+    from indexer.embed.rerank import RerankThread
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Library:
         self._pipeline: Pipeline | None = None
         self._searcher: Searcher | None = None
         self._watcher: Watcher | None = None
+        self._reranker: tuple[tuple[str, str, int], RerankThread] | None = None
         self._failure: FatalError | None = None
         # Two clients may add, remove or set at once; what is asked second sees what the first did.
         self._changing = threading.RLock()
@@ -69,7 +71,7 @@ class Library:
         self.encoder.start()
         space = space_of(info.key)
         self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
-        self._searcher = Searcher(self.store, self.encoder, space=space, cosine_floor=info.cosine_floor)
+        self._searcher = Searcher(self.store, self.encoder, space=space, reranker=self._reranker_for)
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
         self._pool = WorkerPool(
             workers, tokenizer=info.tokenizer, max_tokens=info.max_tokens, settings=self.settings
@@ -83,8 +85,27 @@ class Library:
         for root in self.store.roots():
             self._open_root(root.path)
 
+    def _reranker_for(self, wanted: bool | None) -> RerankThread | None:
+        """The reranker for a search that wants it, does not, or leaves it to the settings (None)."""
+        from indexer.embed.rerank import available, reranker_thread
+
+        if not (self.settings.rerank if wanted is None else wanted) or not available(self.settings):
+            return None
+        chosen = (self.settings.reranker, self.settings.device, self.settings.encoder_threads)
+        with self._changing:
+            if self._reranker is None or self._reranker[0] != chosen:
+                self._stop_reranker()
+                self._reranker = (chosen, reranker_thread(self.settings))
+            return self._reranker[1]
+
+    def _stop_reranker(self) -> None:
+        if self._reranker is not None:
+            self._reranker[1].stop()
+            self._reranker = None
+
     def close(self) -> None:
         """End in good order; every acknowledged change is already on disk."""
+        self._stop_reranker()
         self.stopping = True
         if self._watcher is not None:
             self._watcher.close()
@@ -229,6 +250,9 @@ class Library:
         """The status message."""
         counts = self.store.counts()
         notices = [*self._notices.values(), *self.store.notices()]
+        if self._reranker is not None and self._reranker[1].status.state == "failed":
+            message = self._reranker[1].status.message
+            notices.append(api.Notice(title="The reranker does not work", message=message))
         encoder = self.encoder.status
         if self._pipeline is None:
             return api.Status(

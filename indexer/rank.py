@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from indexer.store import Lexical
+    from indexer.store import Lexical, Pool
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -56,30 +56,6 @@ _PRESENT = 0.5
 # A word found inside a longer one, with another ending or in a file's name only.
 _NEAR = 0.6
 _BEST_OF_FILE = 3
-
-
-class Candidates(msgspec.Struct, frozen=True):
-    """Passages that may answer, one row each.
-
-    Attributes:
-        chunks: Their ids, int64 (n,).
-        texts: Ids of their texts, int64 (n,).
-        files: Ids of their files, int64 (n,).
-        of_file: How many chunks the file has, int64 (n,).
-        langs: Numbers of their languages, int64 (n,).
-        names: The languages' codes, by number.
-        neutral: Cosines in the space that is searched, float32 (n,).
-        plain: Cosines of the vectors as the encoder gave them, float32 (n,).
-    """
-
-    chunks: Ids
-    texts: Ids
-    files: Ids
-    of_file: Ids
-    langs: Ids
-    names: tuple[str, ...]
-    neutral: Floats
-    plain: Floats
 
 
 class Background(msgspec.Struct, frozen=True):
@@ -195,11 +171,13 @@ def gains(found: Lexical, names: Sequence[str]) -> tuple[Floats, Floats]:
         here[row] = used * np.maximum(0.0, np.log(_PRESENT / np.minimum(share, 1.0)))
         if sum(match.df.values()):
             # No passage at all has it: that none has it says nothing of any.
-            missing[row] = used * np.minimum(0.0, np.log((1 - _PRESENT) / np.maximum(1 - share, 1 - _PRESENT)))
+            missing[row] = used * np.minimum(
+                0.0, np.log((1 - _PRESENT) / np.maximum(1 - share, 1 - _PRESENT))
+            )
     return here, missing
 
 
-def words(found: Lexical, candidates: Candidates) -> Words:
+def words(found: Lexical, candidates: Pool) -> Words:
     """What the query's words say of some passages."""
     n, terms = len(candidates.texts), len(found.matches)
     evidence = np.zeros(n, np.float32)
@@ -265,7 +243,7 @@ def lexical_files(found: Lexical, most: int) -> Ids:
 
 
 def rank(
-    candidates: Candidates,
+    candidates: Pool,
     around: Background,
     lexical: Words,
     own: Mapping[str, float],
@@ -281,7 +259,10 @@ def rank(
         options: Which evidence counts.
     """
     means = np.array(
-        [around.by_language.get(n, around.mean) if options.by_language else around.mean for n in candidates.names]
+        [
+            around.by_language.get(n, around.mean) if options.by_language else around.mean
+            for n in candidates.names
+        ]
         or [0.0],
         np.float32,
     )
@@ -298,7 +279,7 @@ def rank(
     return Ranked(score, level, by_words.astype(np.float32), order, file_scores)
 
 
-def _by_file(candidates: Candidates, score: Floats, weight: float) -> tuple[list[list[int]], list[float]]:
+def _by_file(candidates: Pool, score: Floats, weight: float) -> tuple[list[list[int]], list[float]]:
     """Rows of each file, and the file's score: its best passage and, lighter, the mean of its best few."""
     if not len(score):
         return [], []

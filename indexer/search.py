@@ -1,35 +1,73 @@
-"""A query's way: embed it, find the nearest chunks, group them by file, mark the sentence that answers."""
+"""A query's way: parse, embed, gather candidates by meaning and by words, rank, group by file, explain."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 
-from indexer import api
+from indexer import api, rank
+from indexer.analysis import QueryTerm, occurrences, query_terms
 from indexer.errors import IndexerError
+from indexer.fold import Folder
+from indexer.query import All, Condition, In, Query, parse
 from indexer.query import Any as AnyOf
-from indexer.query import In
-from indexer.store import Candidate, Store, StoredChunk
+from indexer.segment import SCRIPT_DECIDES, language, sentences
+from indexer.store import Lexical, Pool, Store, StoredChunk
 
 if TYPE_CHECKING:
     from indexer.embed import Vectors
+    from indexer.embed.rerank import RerankThread
     from indexer.embed.space import LanguageSpace
     from indexer.embed.thread import EncoderThread
 
 MAX_HITS = 200
 MAX_PASSAGES = 20
-# Chunks asked for per wanted file at first; doubled until there are enough files.
-CHUNKS_PER_FILE = 6
-MAX_CANDIDATES = 4000
+# Nearest texts that are looked at, and those that the words bring in.
+NEAR = 240
+BY_WORDS = 120
+BY_NAME = 12
+# A query of more words is taken for pasted text: embedded piece by piece, sought by its rarest words.
+LONG_WORDS = 60
+PIECE_CHARACTERS = 700
+MAX_PIECES = 12
+MAX_TERMS = 32
+# Hits below this similarity are shown as weak.
+WEAK = 0.4
 # Sentences of the best hits are embedded to find the one to mark; people see the first hits first.
 MARKED_HITS = 10
 MARKED_SENTENCES = 24
 SENTENCE_CACHE = 4096
+RERANKED_HITS = 20
+SHOWN_TERMS = 12
+# So often, at most, is the library sampled anew for what its languages' texts are like.
+SAMPLE_S = 20.0
+SAMPLE = 96
+
+
+class _Asked(NamedTuple):
+    """One of the texts of a query, made ready."""
+
+    neutral: Vectors  # (dim,), in the space that is searched
+    plain: Vectors  # (dim,), as the encoder gave it
+    own: dict[str, float]
+    lexical: Lexical
+    terms: tuple[QueryTerm, ...]
+
+
+class _Found(NamedTuple):
+    """What ranking made of a query: rows of `pool`, and the texts that were asked."""
+
+    pool: Pool
+    ranked: rank.Ranked
+    words: rank.Words
+    asked: _Asked
 
 
 class Searcher:
@@ -39,7 +77,8 @@ class Searcher:
         store: Open, with a model in use.
         encoder: The thread that owns that model.
         space: Where the store compares vectors; None for the encoder's own space.
-        cosine_floor: Cosine of unrelated texts there, shown as similarity 0, when `space` is None.
+        reranker: Gives the reranker to use, or None while there is none or nobody wants it.
+        options: What evidence counts in ranking.
     """
 
     def __init__(
@@ -48,16 +87,20 @@ class Searcher:
         encoder: EncoderThread,
         *,
         space: LanguageSpace | None = None,
-        cosine_floor: float = 0.0,
+        reranker: Callable[[bool | None], RerankThread | None] = lambda _: None,
+        options: rank.Options = rank.DEFAULT,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._space = space
-        self._floor = cosine_floor
+        self._reranker = reranker
+        self._options = options
+        self._folder = Folder(store, space)
         self._sentences: OrderedDict[str, Vectors] = OrderedDict()
+        self._sample: tuple[float, dict[str, Vectors]] = (-SAMPLE_S, {})
 
     async def search(self, request: api.Search) -> AsyncIterator[api.SearchResult]:
-        """Answer a search: the hits at once, then the same hits with their sentences marked.
+        """Answer a search: the hits at once, then with their sentences marked, then in a better order.
 
         Cancelling the surrounding task stops the work at its next step.
 
@@ -65,81 +108,249 @@ class Searcher:
             request: The query and its limits.
 
         Yields:
-            One or two results; the last is final.
+            One to three results; the last is final.
 
         Raises:
-            IndexerError: The model could not be loaded.
+            IndexerError: The model could not be loaded, or there is nothing of which similar things
+                could be sought.
         """
         began = time.perf_counter()
-        text = request.query.strip()
-        if not text:
-            yield api.SearchResult(id=request.id, hits=(), final=True, took_ms=0.0)
-            return
-        vectors = await asyncio.wrap_future(self._encoder.query([text]))
-        query = (self._space.queries(vectors) if self._space is not None else vectors)[0]
-        encoded = time.perf_counter()
-        hits = await asyncio.to_thread(self._hits, query, request)
+        query = parse(request.query)
+        where = _narrowed(query.where, request.folders)
+        encoded = began
+        query_vector: Vectors | None = None
+        if request.like is None and not query.texts:
+            hits = await asyncio.to_thread(self._listed, where, request) if query.where else ()
+        else:
+            asked = await self._ask(query, request)
+            encoded = time.perf_counter()
+            query_vector = asked[0].neutral
+            hits = await asyncio.to_thread(self._hits, asked, where, request)
         result = api.SearchResult(
             id=request.id,
             hits=hits,
-            final=not (request.mark and hits),
+            final=False,
             took_ms=(time.perf_counter() - began) * 1e3,
             encode_ms=(encoded - began) * 1e3,
+            problems=query.problems,
         )
-        yield result
-        if not result.final:
-            marked = await self._mark(query, hits)
-            took = (time.perf_counter() - began) * 1e3
-            yield msgspec.structs.replace(result, hits=marked, final=True, took_ms=took)
 
-    def _hits(self, query: Vectors, request: api.Search) -> tuple[api.Hit, ...]:
+        def later(hits: tuple[api.Hit, ...], *, final: bool, reranked: bool = False) -> api.SearchResult:
+            took = (time.perf_counter() - began) * 1e3
+            return msgspec.structs.replace(result, hits=hits, final=final, reranked=reranked, took_ms=took)
+
+        reranker = None
+        if hits and query.texts and request.rerank is not False:
+            reranker = await asyncio.to_thread(self._reranker, request.rerank)
+        marking = request.mark and bool(hits) and query_vector is not None
+        yield msgspec.structs.replace(result, final=not marking and reranker is None)
+        if marking:
+            assert query_vector is not None
+            hits = await self._mark(query_vector, hits)
+            yield later(hits, final=reranker is None)
+        if reranker is not None:
+            better = await _reranked(reranker, query.texts[0], hits)
+            yield later(better or hits, final=True, reranked=better is not None)
+
+    # --- asking ------------------------------------------------------------------------------
+
+    async def _ask(self, query: Query, request: api.Search) -> list[_Asked]:
+        like = request.like
+        if like is not None and not like.text:
+            plain = await asyncio.to_thread(self._stored, like)
+            return [self._made(plain, passage=True, text="", lexical=Lexical((), {}), terms=())]
+        texts = query.texts if like is None else (like.text,)
+        encoding, terms = [], []
+        for text in texts:
+            long = like is not None or len(text.split()) > LONG_WORDS or len(text) > 4 * LONG_WORDS
+            if long:
+                encoding.append((self._encoder.passages(_pieces(text), urgent=True), True))
+            else:
+                encoding.append((self._encoder.query([text]), False))
+            terms.append(_telling(query_terms(text)))
+        # Words are looked up while the encoder works.
+        found = await asyncio.gather(*(asyncio.to_thread(self._store.lexical, t) for t in terms))
+        vectors = [await _outcome(future) for future, _ in encoding]
+        return [
+            self._made(rows.mean(0), passage=passage, text=text, lexical=lexical, terms=term)
+            for rows, (_, passage), text, lexical, term in zip(
+                vectors, encoding, texts, found, terms, strict=True
+            )
+        ]
+
+    def _made(
+        self, plain: Vectors, *, passage: bool, text: str, lexical: Lexical, terms: Sequence[QueryTerm]
+    ) -> _Asked:
+        plain = plain / max(float(np.linalg.norm(plain)), 1e-6)
+        own: dict[str, float] = {}
+        neutral = plain
+        if self._space is not None:
+            move = self._space.passages if passage else self._space.queries
+            neutral = move(plain[None])[0]
+            if not passage:
+                own = self._space.languages_of(plain)
+        told = language(text) if text else ""
+        if told in SCRIPT_DECIDES:
+            own = {told: 1.0}
+        elif told:
+            own = {name: odds / 2 for name, odds in own.items()}
+            own[told] = own.get(told, 0.0) + 0.5
+        # What was looked for beside a word is found in the passages, too.
+        terms = [match.term for match in lexical.matches] or terms
+        return _Asked(neutral, plain, own, lexical, tuple(terms))
+
+    def _stored(self, like: api.Like) -> Vectors:
+        """The mean vector of an indexed file, or the vector of a passage."""
+        path = api.local_path(like.path)
+        rows = self._store.plain(path=path) if path else self._store.plain(chunk=like.chunk)
+        if not len(rows):
+            raise IndexerError(
+                "Nothing to compare with", f"{path or 'The passage'} is not in the index (any more)."
+            )
+        mean: Vectors = rows.mean(0)
+        return mean
+
+    # --- finding -----------------------------------------------------------------------------
+
+    def _hits(
+        self, asked: Sequence[_Asked], where: Condition | None, request: api.Search
+    ) -> tuple[api.Hit, ...]:
         limit = min(max(request.limit, 1), MAX_HITS)
         passages = min(max(request.passages, 1), MAX_PASSAGES)
-        wanted = limit * CHUNKS_PER_FILE
-        folders = tuple(In(api.local_path(path)) for path in request.folders)
-        where = AnyOf(folders) if folders else None
+        near = max(NEAR, 4 * limit)
         while True:
-            candidates = self._store.nearest(query, wanted, where=where)
-            chunks = self._store.chunks([candidate.chunk for candidate in candidates])
-            grouped = _by_file(candidates, chunks)
-            if len(grouped) >= limit or len(candidates) < wanted or wanted >= MAX_CANDIDATES:
+            found = [self._find(one, near, where) for one in asked]
+            files = len({int(file) for one in found for file in one.pool.files})
+            if files >= limit or near >= 4_000 or all(len(one.pool.chunks) < near for one in found):
                 break
-            wanted = min(wanted * 3, MAX_CANDIDATES)
-        return tuple(self._hit(group[:passages]) for group in list(grouped.values())[:limit])
+            near *= 4
+        groups = self._merged(found)
+        left_out = self._left_out(request.like)
+        groups = [group for group in groups if int(group[0].pool.files[group[1][0]]) not in left_out]
+        # Some more than asked for, since some fold into others.
+        groups = groups[: limit + limit // 2 + 4 if request.fold else limit]
+        ids = [int(found.pool.chunks[row]) for found, rows, _ in groups for row in rows[:passages]]
+        chunks = self._store.chunks(ids)
+        hits, keys = [], []
+        for one, rows, score in groups:
+            shown = [row for row in rows[:passages] if int(one.pool.chunks[row]) in chunks]
+            if shown:
+                hits.append(self._hit(one, shown, score, chunks))
+                keys.append(int(one.pool.files[rows[0]]))
+        if request.fold:
+            hits = self._folder.fold(hits, keys)
+        return tuple(hits[:limit])
 
-    def _hit(self, group: Sequence[tuple[StoredChunk, float]]) -> api.Hit:
-        best, cosine = group[0]
-        return api.Hit(
-            path=best.path,
-            root=best.root,
-            media=best.media,
-            title=best.title,
-            similarity=self._similarity(cosine),
-            passages=tuple(self._passage(chunk, cosine) for chunk, cosine in group),
-            code_language=best.code_language,
-            online=best.online,
+    def _find(self, asked: _Asked, near: int, where: Condition | None) -> _Found:
+        pool = self._store.pool(
+            asked.neutral,
+            asked.plain,
+            near,
+            texts=rank.lexical_candidates(asked.lexical, BY_WORDS),
+            files=rank.lexical_files(asked.lexical, BY_NAME),
+            where=where,
+        )
+        words = rank.words(asked.lexical, pool)
+        around = self._background(asked)
+        return _Found(pool, rank.rank(pool, around, words, asked.own, self._options), words, asked)
+
+    def _background(self, asked: _Asked) -> rank.Background:
+        taken, sample = self._sample
+        now = time.monotonic()
+        if now - taken > SAMPLE_S:
+            sample = self._store.sample(SAMPLE)
+            self._sample = (now, sample)
+        if self._space is not None:
+            reference, plain = self._space.reference, self._space.reference_plain
+        else:
+            rows = [rows for rows in sample.values() if len(rows)]
+            reference = plain = np.concatenate(rows) if rows else np.zeros((1, len(asked.plain)), np.float32)
+        return rank.background(asked.neutral, asked.plain, sample, reference, plain)
+
+    def _merged(self, found: Sequence[_Found]) -> list[tuple[_Found, list[int], float]]:
+        """Files with their rows, best first; of a file found by several texts, the best of them."""
+        best: dict[int, tuple[_Found, list[int], float]] = {}
+        for one in found:
+            for rows, score in zip(one.ranked.order, one.ranked.file_scores, strict=True):
+                file = int(one.pool.files[rows[0]])
+                level = score + one.ranked.level
+                if file not in best or level > best[file][2]:
+                    best[file] = (one, rows, level)
+        return sorted(best.values(), key=lambda entry: -entry[2])
+
+    def _left_out(self, like: api.Like | None) -> frozenset[int]:
+        """The file itself is not similar to itself, nor are its copies."""
+        if like is None or like.text:
+            return frozenset()
+        path = api.local_path(like.path)
+        return self._store.same_files(path=path) if path else self._store.same_files(chunk=like.chunk)
+
+    def _listed(self, where: Condition | None, request: api.Search) -> tuple[api.Hit, ...]:
+        """Files that fulfil a condition when nothing is sought, newest first."""
+        ids = self._store.listed(where, min(max(request.limit, 1), MAX_HITS))
+        chunks = self._store.chunks(ids)
+        why = api.Why(cosine=0.0, meaning=0.0)
+        return tuple(
+            _as_hit(
+                chunks[i],
+                1.0,
+                (
+                    api.Passage(
+                        chunk=i,
+                        text=chunks[i].text,
+                        start=chunks[i].start,
+                        locator=chunks[i].locator,
+                        lang=chunks[i].lang,
+                        similarity=1.0,
+                        why=why,
+                    ),
+                ),
+            )
+            for i in ids
+            if i in chunks
         )
 
-    def _passage(self, chunk: StoredChunk, cosine: float) -> api.Passage:
+    # --- showing -----------------------------------------------------------------------------
+
+    def _hit(
+        self, found: _Found, rows: Sequence[int], score: float, chunks: dict[int, StoredChunk]
+    ) -> api.Hit:
+        similarity = self._similarity(score)
+        passages = tuple(self._passage(found, row, chunks[int(found.pool.chunks[row])]) for row in rows)
+        first = msgspec.structs.replace(passages[0], similarity=similarity)
+        best = chunks[int(found.pool.chunks[rows[0]])]
+        return _as_hit(best, similarity, (first, *passages[1:]))
+
+    def _passage(self, found: _Found, row: int, chunk: StoredChunk) -> api.Passage:
+        spans = _spans(chunk.text, found.asked.terms)
+        shown = dict.fromkeys(chunk.text[a:b].casefold() for a, b in spans)
+        ranked = found.ranked
+        by_words = float(ranked.words[row])
         return api.Passage(
             chunk=chunk.chunk,
             text=chunk.text,
             start=chunk.start,
             locator=chunk.locator,
             lang=chunk.lang,
-            similarity=self._similarity(cosine),
-            why=api.Why(cosine=round(cosine, 4), meaning=round(cosine, 4)),
+            similarity=self._similarity(float(ranked.score[row]) + ranked.level),
+            why=api.Why(
+                cosine=round(float(found.pool.plain[row]), 4),
+                meaning=round(float(ranked.score[row]) - by_words + ranked.level, 3),
+                words=round(by_words, 3),
+                terms=tuple(shown)[:SHOWN_TERMS],
+            ),
+            words=tuple(spans),
         )
 
-    def _similarity(self, cosine: float) -> float:
+    def _similarity(self, distance: float) -> float:
+        from indexer.embed.space import similarity
+
         if self._space is not None:
-            return round(self._space.similarity(cosine), 4)
-        return round(min(1.0, max(0.0, (cosine - self._floor) / (1.0 - self._floor))), 4)
+            return round(self._space.similarity(distance), 4)
+        return round(similarity(distance), 4)
 
     async def _mark(self, query: Vectors, hits: tuple[api.Hit, ...]) -> tuple[api.Hit, ...]:
         """The hits with `mark` set in the first passage of the first ones."""
-        from indexer.segment import sentences
-
         spans: dict[str, list[tuple[int, int]]] = {}
         for hit in hits[:MARKED_HITS]:
             passage = hit.passages[0]
@@ -174,16 +385,81 @@ class Searcher:
         return tuple(marked)
 
 
-def _by_file(
-    candidates: Sequence[Candidate], chunks: dict[int, StoredChunk]
-) -> dict[str, list[tuple[StoredChunk, float]]]:
-    """Chunks of each file, best first; files in the order of their best chunk.
+async def _outcome(future: Future[Vectors]) -> Vectors:
+    return await asyncio.wrap_future(future)
 
-    A chunk that the catalog gave up between the two reads is left out.
-    """
-    grouped: dict[str, list[tuple[StoredChunk, float]]] = {}
-    for candidate in candidates:
-        chunk = chunks.get(candidate.chunk)
-        if chunk is not None:
-            grouped.setdefault(chunk.path, []).append((chunk, candidate.cosine))
-    return grouped
+
+def _narrowed(where: Condition | None, folders: Sequence[str]) -> Condition | None:
+    """A condition that also holds only below one of the folders."""
+    below = tuple(In(api.local_path(path)) for path in folders)
+    if not below:
+        return where
+    inside: Condition = below[0] if len(below) == 1 else AnyOf(below)
+    return inside if where is None else All((where, inside))
+
+
+def _pieces(text: str) -> list[str]:
+    """A long text in pieces of some sentences, evenly picked when there are many."""
+    pieces: list[str] = []
+    at = 0
+    for _, end in sentences(text) or [(0, len(text))]:
+        if end - at >= PIECE_CHARACTERS:
+            pieces.append(text[at:end])
+            at = end
+    if text[at:].strip() or not pieces:
+        pieces.append(text[at:])
+    if len(pieces) > MAX_PIECES:
+        pieces = [pieces[i * len(pieces) // MAX_PIECES] for i in range(MAX_PIECES)]
+    return pieces
+
+
+def _telling(terms: list[QueryTerm]) -> list[QueryTerm]:
+    """The terms of a query; of pasted text those that say most, as far as their looks tell."""
+    if len(terms) <= MAX_TERMS:
+        return terms
+    wholes = [term for term in terms if term.whole < 0]
+    wholes.sort(key=lambda term: (not term.universal, -len(term.word)))
+    return wholes[:MAX_TERMS]
+
+
+def _spans(text: str, terms: Sequence[QueryTerm]) -> list[tuple[int, int]]:
+    """Where words of the query stand in a passage, overlapping ones joined."""
+    joined: list[tuple[int, int]] = []
+    for start, end, _ in occurrences(text, terms) if terms else ():
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _as_hit(best: StoredChunk, similarity: float, passages: tuple[api.Passage, ...]) -> api.Hit:
+    return api.Hit(
+        path=best.path,
+        root=best.root,
+        media=best.media,
+        title=best.title,
+        similarity=similarity,
+        passages=passages,
+        code_language=best.code_language,
+        online=best.online,
+        weak=similarity < WEAK,
+    )
+
+
+async def _reranked(
+    reranker: RerankThread, query: str, hits: tuple[api.Hit, ...]
+) -> tuple[api.Hit, ...] | None:
+    """The first hits in the reranker's order, the others behind them; None when it gave none."""
+    head = hits[:RERANKED_HITS]
+    scores = await asyncio.wrap_future(reranker.rerank(query, [hit.passages[0].text for hit in head]))
+    if scores is None:
+        return None
+    judged = []
+    for hit, score in zip(head, scores.tolist(), strict=True):
+        first = hit.passages[0]
+        why = msgspec.structs.replace(first.why, reranked=round(score, 4))
+        first = msgspec.structs.replace(first, why=why)
+        judged.append((score, msgspec.structs.replace(hit, passages=(first, *hit.passages[1:]))))
+    judged.sort(key=lambda pair: -pair[0])
+    return (*(hit for _, hit in judged), *hits[RERANKED_HITS:])

@@ -20,6 +20,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,13 @@ class LanguageSpace:
         odds = np.exp((self._spoken @ moved - 1.0) / _TEMPERATURE)
         return dict(zip(self._names, (odds / odds.sum()).tolist(), strict=True))
 
+    @cached_property
+    def translation(self) -> float:
+        """Cosine, here, that one in ten translations of the reference passages reaches."""
+        rows = self.reference.reshape(len(self._names), -1, self.reference.shape[1])
+        cosines = np.einsum("lid,mid->lmi", rows, rows)
+        return float(np.percentile(cosines[~np.eye(len(rows), dtype=bool)], 90))
+
     def similarity(self, distance: float) -> float:
         """What a person is shown, 0 to 1.
 
@@ -111,8 +119,7 @@ class LanguageSpace:
             A quarter for what one unrelated text in a hundred reaches, three quarters for what the middle
             one of right answers does; the same for every model, since both are measured for each.
         """
-        slope = 2 * math.log(3) / max(self.high - self.low, 1e-6)
-        return 1 / (1 + math.exp(-slope * (distance - (self.low + self.high) / 2)))
+        return similarity(distance, self.low, self.high)
 
     def _neutral(self, vectors: Vectors, centre: Vectors) -> Vectors:
         moved = vectors - centre
@@ -121,6 +128,19 @@ class LanguageSpace:
         # A text that is nothing but language is like no other, not infinitely far away.
         neutral: Vectors = (moved / np.maximum(norms, 1e-6)).astype(np.float32)
         return neutral
+
+
+def similarity(distance: float, low: float = 2.4, high: float = 4.9) -> float:
+    """What a person is shown, 0 to 1, for a distance from what is unrelated, in standard deviations.
+
+    Args:
+        distance: How much nearer than unrelated texts a passage is.
+        low: What a quarter is shown for, `LanguageSpace.low`; the bundled model's stands in where a
+            model has no profile.
+        high: What three quarters are shown for, `LanguageSpace.high`.
+    """
+    slope = 2 * math.log(3) / max(high - low, 1e-6)
+    return 1 / (1 + math.exp(-min(50.0, max(-50.0, slope * (distance - (low + high) / 2)))))
 
 
 def space_of(model_key: str) -> LanguageSpace | None:

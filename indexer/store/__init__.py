@@ -8,6 +8,8 @@ from indexer.store.types import (
     FileState,
     FileUpdate,
     ModelKey,
+    Outline,
+    Pool,
     RootState,
     StoredChunk,
 )
@@ -19,6 +21,8 @@ __all__ = [
     "FileUpdate",
     "Lexical",
     "ModelKey",
+    "Outline",
+    "Pool",
     "RootState",
     "Scored",
     "Store",

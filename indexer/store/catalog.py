@@ -554,16 +554,57 @@ class Catalog:
         nothing = bytes(2 * self.model.dim)
         data = b"".join(known.get(key, nothing) for key in keys)
         rows = np.frombuffer(data, "<f2").reshape(len(keys), self.model.dim).astype(np.float32)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        unit: Vector = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        return unit
+
+    @staticmethod
+    def texts_of(db: Database, *, path: str, chunk: int) -> npt.NDArray[np.int64]:
+        """Texts of a file in order, or of one chunk."""
+        if path:
+            query = (
+                "SELECT text_id FROM chunks WHERE file = (SELECT id FROM files WHERE path = ?) ORDER BY slot"
+            )
+            rows = db.ask(query, (os.fsencode(path),))
+        else:
+            rows = db.ask("SELECT text_id FROM chunks WHERE id = ?", (chunk,))
+        return np.array([row[0] for row in rows], np.int64)
+
+    @staticmethod
+    def texts_by_file(db: Database, files: Sequence[int]) -> dict[int, list[int]]:
+        """Texts of some files, each in order."""
+        found: dict[int, list[int]] = {}
+        query = (
+            "SELECT file, text_id FROM chunks WHERE file IN (SELECT value FROM json_each(?))"
+            " ORDER BY file, slot"
+        )
+        for file, text in db.ask(query, (json.dumps(list(files)),)):
+            found.setdefault(file, []).append(text)
+        return found
+
+    @staticmethod
+    def same_files(db: Database, *, path: str, chunk: int) -> frozenset[int]:
+        """A file (or that of a chunk) and those with the same content."""
+        which = "path = ?" if path else "id = (SELECT file FROM chunks WHERE id = ?)"
+        rows = db.ask(f"SELECT id, content FROM files WHERE {which}", (os.fsencode(path) if path else chunk,))
+        if not rows:
+            return frozenset()
+        number, content = rows[0]
+        copies = db.ask("SELECT id FROM files WHERE content = ? AND status = 'indexed'", (content,))
+        return frozenset([number, *(row[0] for row in copies)] if content else [number])
 
     @staticmethod
     def rows_of(
         db: Database, texts: npt.NDArray[np.int64], files: npt.NDArray[np.int64], limit: int
     ) -> list[Any]:
-        """Id, text, file, the file's number of chunks and language of the chunks that have one of these
-        texts, and of the first chunks of these files.
+        """The chunks that have one of these texts, and the first chunks of these files.
+
+        Returns:
+            Id, text, file, how many chunks the file has, and language, of each.
         """
-        wanted = "SELECT chunks.id, text_id, file, files.chunks, chunks.lang FROM chunks JOIN files ON files.id = file"
+        wanted = (
+            "SELECT chunks.id, text_id, file, files.chunks, chunks.lang FROM chunks"
+            " JOIN files ON files.id = file"
+        )
         found = db.ask(
             f"{wanted} WHERE text_id IN (SELECT value FROM json_each(?)) LIMIT ?",
             (json.dumps(texts.tolist()), limit),

@@ -68,6 +68,14 @@ class View:
         among = among[(among >= 0) & (among < len(self._wanted))]
         return among[self._wanted[among]]
 
+    def cosines(self, query: Rows, texts: Ids) -> Rows:
+        """Dot products of texts in use with a query, float32 (len(texts),)."""
+        return self._rows[texts] @ query
+
+    def rows(self, texts: Ids) -> Rows:
+        """The vectors of texts in use, float32 (len(texts), dim)."""
+        return self._rows[texts]
+
     def size(self) -> int:
         """How many texts may be in use."""
         return int(np.count_nonzero(self._wanted))

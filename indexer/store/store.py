@@ -22,7 +22,17 @@ from indexer.store.chroma import Accelerator
 from indexer.store.filters import Filters, Selection
 from indexer.store.lexical import Lexical, Scored
 from indexer.store.matrix import GATHER_COST, Matrix, View
-from indexer.store.types import Candidate, Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
+from indexer.store.types import (
+    Candidate,
+    Counts,
+    FileState,
+    FileUpdate,
+    ModelKey,
+    Outline,
+    Pool,
+    RootState,
+    StoredChunk,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +42,18 @@ _ASKING_US = 1500.0
 _CANDIDATE_US = 6.0
 _EXACT_WHILE_WRITING = 100_000
 _PENDING_LIMIT = 4_000
+_POOL_LIMIT = 20_000
+_FILE_SAMPLE = 48
 _FACTS_S = 2.0
 
 
 def _as_given(vectors: Vector) -> Vector:
     return vectors
+
+
+def _empty_pool() -> Pool:
+    none, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return Pool(none, none, none, none, none, (), nothing, nothing)
 
 
 class Store:
@@ -254,13 +271,108 @@ class Store:
             kept = None if where is None else self._filters.select(db, version, where)
             if kept is not None and not len(kept.texts):
                 return []
-            found = self._accelerated(db, view, query, k, kept)
-            return self._exact(db, view, query, k, kept) if found is None else found
+            near = self._accelerated(db, view, query, k, kept)
+            if near is not None:
+                found = self._visible(db, near, query, k, kept)
+                # Too few when texts out of use, or that do not fulfil the condition, crowd out the others.
+                if len(found) == k:
+                    return found
+            return self._exact(db, view, query, k, kept)
+
+    def pool(
+        self,
+        vector: Vector,
+        plain: Vector,
+        k: int,
+        *,
+        texts: npt.NDArray[np.int64] | None = None,
+        files: npt.NDArray[np.int64] | None = None,
+        where: Condition | None = None,
+    ) -> Pool:
+        """The chunks among which the best answers to a query are.
+
+        Args:
+            vector: The query, float32 (dim,), unit length, in the space in use.
+            plain: The query as the encoder gave it.
+            k: How many of the nearest texts.
+            texts: Further texts whose chunks are wanted, whatever their cosine.
+            files: Files of which the first chunks are wanted.
+            where: Only chunks that fulfil this.
+        """
+        matrix = self._matrix
+        if matrix is None or not np.isfinite(vector).all() or not vector.any():
+            return _empty_pool()
+        version = self._catalog.version
+        none = np.zeros(0, np.int64)
+        with matrix.reading(), self._catalog.read() as db:
+            view = matrix.view()
+            kept = None if where is None else self._filters.select(db, version, where)
+            if kept is not None and not len(kept.texts):
+                return _empty_pool()
+            near = self._accelerated(db, view, vector, k, kept)
+            if near is None or len(near) < k:
+                near = view.best(vector, k, None if kept is None else kept.texts)
+            wanted = np.union1d(near, none if texts is None else view.wanted(texts))
+            rows = self._catalog.rows_of(db, wanted, none if files is None else files, _POOL_LIMIT)
+            numbers: dict[str, int] = {}
+            table = np.array(
+                [(*row[:4], numbers.setdefault(row[4], len(numbers))) for row in rows], np.int64
+            ).reshape(-1, 5)
+            _, first = np.unique(table[:, 0], return_index=True)
+            table = table[first]
+            table = table[np.isin(table[:, 1], view.wanted(table[:, 1]))]
+            if kept is not None:
+                table = table[np.isin(table[:, 0], kept.among(table[:, 0], kept.chunks))]
+            ids, which = np.unique(table[:, 1], return_inverse=True)
+            neutral = view.cosines(vector, ids)[which]
+            unchanged = self._catalog.plain_vectors(db, ids) @ plain
+        chunks, owned, owners, counted, langs = np.ascontiguousarray(table.T)
+        return Pool(chunks, owned, owners, counted, langs, tuple(numbers), neutral, unchanged[which])
+
+    def plain(self, *, path: str = "", chunk: int = 0) -> Vector:
+        """Vectors of an indexed file's chunks, or of one chunk, as the encoder gave them.
+
+        Returns:
+            float32 (n, dim), of a long file some at even distances; no rows when it is not indexed.
+        """
+        with self._catalog.read() as db:
+            ids = self._catalog.texts_of(db, path=path, chunk=chunk)
+            return self._catalog.plain_vectors(db, ids[:: max(1, -(-len(ids) // _FILE_SAMPLE))])
+
+    def same_files(self, *, path: str = "", chunk: int = 0) -> frozenset[int]:
+        """Ids of the file (of a chunk) and of its copies; empty when it is not indexed."""
+        with self._catalog.read() as db:
+            return self._catalog.same_files(db, path=path, chunk=chunk)
+
+    def outlines(self, files: Sequence[int]) -> dict[int, Outline]:
+        """What files say, in short, by their ids; those that are not indexed are left out."""
+        matrix = self._matrix
+        if matrix is None or not files:
+            return {}
+        with matrix.reading(), self._catalog.read() as db:
+            view = matrix.view()
+            found = {}
+            for file, texts in self._catalog.texts_by_file(db, files).items():
+                ids = view.wanted(np.array(texts, np.int64))
+                some = ids[:: max(1, -(-len(ids) // _FILE_SAMPLE))]
+                if len(some):
+                    found[file] = Outline(tuple(texts), view.rows(some))
+            return found
+
+    def sample(self, most: int) -> dict[str, Vector]:
+        """Vectors in the space in use of up to `most` texts of each language, by language, picked evenly."""
+        matrix = self._matrix
+        if matrix is None:
+            return {}
+        with matrix.reading():
+            view = matrix.view()
+            picked = self._catalog.lexicon.picked(most)
+            return {lang: view.rows(view.wanted(ids)) for lang, ids in picked.items()}
 
     def _accelerated(
         self, db: Database, view: View, query: Vector, k: int, kept: Selection | None
-    ) -> list[Candidate] | None:
-        """The answer with Chroma's help, or None when exact search is quicker or has to serve."""
+    ) -> npt.NDArray[np.int64] | None:
+        """At least `k` near texts by Chroma's help, or None when exact search is quicker or has to serve."""
         accelerator = self._accelerator
         serving = accelerator.serving() if accelerator else None
         if accelerator is None or serving is None:
@@ -283,9 +395,7 @@ class Store:
         near = view.wanted(near)
         if kept is not None:
             near, pending = kept.among(near)[:wanted], kept.among(pending)
-        found = self._visible(db, np.union1d(near, view.best(query, wanted, pending)), query, k, kept)
-        # Too few when texts out of use, or that do not fulfil the condition, crowd out the others.
-        return found if len(found) == k else None
+        return np.union1d(near, view.best(query, wanted, pending))
 
     def _exact(
         self, db: Database, view: View, query: Vector, k: int, kept: Selection | None

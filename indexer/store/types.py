@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from indexer.api import Locator, Media
 from indexer.document import Chunk
@@ -51,6 +53,42 @@ class Candidate(NamedTuple):
 
     chunk: int
     cosine: float
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """Chunks that may answer a query, one row each, all from one committed state of the catalog.
+
+    Attributes:
+        chunks: Their ids, int64 (n,).
+        texts: Ids of their texts, int64 (n,).
+        files: Ids of their files, int64 (n,).
+        of_file: How many chunks the file has, int64 (n,).
+        langs: Numbers of their languages, int64 (n,).
+        names: The languages' codes, by number.
+        neutral: Cosines in the space that is searched, float32 (n,).
+        plain: Cosines of the vectors as the encoder gave them, float32 (n,).
+    """
+
+    chunks: npt.NDArray[np.int64]
+    texts: npt.NDArray[np.int64]
+    files: npt.NDArray[np.int64]
+    of_file: npt.NDArray[np.int64]
+    langs: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    neutral: npt.NDArray[np.float32]
+    plain: npt.NDArray[np.float32]
+
+
+class Outline(NamedTuple):
+    """What a file says, in short.
+
+    Attributes:
+        texts: Ids of its chunks' texts, in order.
+        vectors: Vectors of some of them at even distances, in the space in use, float32 (n, dim).
+    """
+
+    texts: tuple[int, ...]
+    vectors: npt.NDArray[np.float32]
 
 
 class StoredChunk(msgspec.Struct, frozen=True):
