@@ -17,16 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from indexer.embed import Encoder
-from indexer.embed.load import bundled_info, load_encoder
-from indexer.settings import Settings
+from indexer.embed.load import bundled_info
 from tests.relevance import books, code, large, library, product
 from tests.relevance.books import Book
 from tests.relevance.library import Question
-from tests.relevance.methods import Answers, Usual, passages
+from tests.relevance.methods import Answers, Remembering, Usual, passages
 from tests.relevance.scores import NONE, NOTHING, Report, Score, report
 from tests.relevance.tables import pairs, plain, say, ways
 
@@ -83,15 +82,12 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._loaded: Encoder | None = None
         self._figures: dict[str, Any] = {"machine": _machine(), "packages": {}}
         self._verdicts: list[tuple[str, bool]] = []
 
-    @property
-    def _encoder(self) -> Encoder:
-        if self._loaded is None:
-            self._loaded = load_encoder(Settings())
-        return self._loaded
+    @cached_property
+    def _encoder(self) -> Remembering:
+        return Remembering()
 
     def _keep(self, *place: str, value: object) -> None:
         """Note figures and write all of them, so that a run that is cut short has told what it knew."""

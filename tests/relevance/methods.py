@@ -11,8 +11,9 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,8 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.analysis import terms
-from indexer.embed import Encoder, Vectors
+from indexer.embed import Vectors
+from indexer.embed.load import load_encoder
 from indexer.embed.space import space_of
+from indexer.embed.thread import EncoderThread
+from indexer.settings import Settings
 from indexer.store.catalog import CATALOG_FILE
 from tests.relevance.product import Indexed
 from tests.relevance.scores import DEPTH
@@ -51,13 +55,6 @@ class Passages:
     file: npt.NDArray[np.int64]
     texts: list[str]
     vectors: Vectors
-    _terms: dict[str, list[list[str]]] = field(default_factory=dict)
-
-    def terms(self, name: str, cut: Callable[[str], list[str]]) -> Answers:
-        """The terms of each passage, cut once for each way of cutting."""
-        if name not in self._terms:
-            self._terms[name] = [cut(text) for text in self.texts]
-        return self._terms[name]
 
 
 def passages(library: Indexed) -> Passages:
@@ -154,13 +151,28 @@ class BM25:
 # --- ways to rank -------------------------------------------------------------------------
 
 
+class Remembering(EncoderThread):
+    """The product's own thread for the encoder, which embeds a query that was asked before only once."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: load_encoder(Settings()))
+        self._known: dict[str, Future[Vectors]] = {}
+        self.start()
+
+    def query(self, texts: Sequence[str]) -> Future[Vectors]:
+        """Embed one query, float32 (1, dim)."""
+        (text,) = texts
+        if text not in self._known:
+            self._known[text] = super().query(texts)
+        return self._known[text]
+
+
 @dataclass(frozen=True)
 class Usual:
     """The usual ways to rank one library."""
 
     library: Passages
-    encoder: Encoder
-    _queries: dict[str, Vectors] = field(default_factory=dict)
+    encoder: EncoderThread
 
     @cached_property
     def _plain(self) -> BM25:
@@ -182,11 +194,7 @@ class Usual:
         return found
 
     def _encoded(self, queries: Sequence[str]) -> Vectors:
-        """Vectors of queries, one at a time as in a search: in a batch the padding changes them a little."""
-        for query in queries:
-            if query not in self._queries:
-                self._queries[query] = self.encoder.encode_queries([query])[0]
-        return np.stack([self._queries[query] for query in queries])
+        return np.concatenate([self.encoder.query([query]).result() for query in queries])
 
     def _cosines(self, queries: Sequence[str]) -> Floats:
         cosines: Floats = (self._encoded(queries) @ self.library.vectors.T).astype(np.float64)

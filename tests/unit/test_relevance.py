@@ -7,11 +7,13 @@ import gzip
 import json
 import math
 import textwrap
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer.embed import Vectors
 from tests import debian
 from tests.relevance import books, code, library, methods
 from tests.relevance.books import Book, Section
@@ -381,8 +383,10 @@ def test_a_file_is_as_good_as_its_best_passage() -> None:
 class OneDirection:
     """An encoder that sees the same in every query."""
 
-    def encode_queries(self, texts: list[str]) -> np.ndarray:
-        return np.tile(np.array([1, 0], np.float32), (len(texts), 1))
+    def query(self, texts: list[str]) -> Future[Vectors]:
+        future: Future[Vectors] = Future()
+        future.set_result(np.tile(np.array([1, 0], np.float32), (len(texts), 1)))
+        return future
 
 
 def test_the_usual_ways_by_hand() -> None:
