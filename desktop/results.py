@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 from PySide6.QtCore import (
     QAbstractItemModel,
@@ -48,26 +48,74 @@ from desktop.assets import paint_icon
 from desktop.theme import Theme
 from indexer import api
 
+_LEFT = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 ROW = Qt.ItemDataRole.UserRole + 1
 _LINES = 2
 _SNIPPET_CHARS = 700
 _LEAD_CHARS = 36
 _MARKUP = re.compile(r"[#>*+|`=:~-]+")  # words that are only the signs of headings, lists, tables
+# Signs within a line: of emphasis and code at the edge of a word, and what surrounds the text of a link.
+_INLINE = re.compile(r"(?<!\w)[*_`~]+(?=\S)|(?<=\S)[*_`~]+(?!\w)")
+_LINK = re.compile(r"(!?\[)[^\[\]\n]{1,200}(\]\([^()\s]{0,400}\))")
+_FEW_WEAK = 3
+
+
+class Snippet(NamedTuple):
+    """What the list shows of a passage; spans count in characters of `text`."""
+
+    text: str
+    mark: tuple[int, int] | None
+    words: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the list: a file with its best passage, or a further passage of it."""
+    """One line of the list: a file with its best passage, a further passage of it, or a file folded under it.
+
+    Attributes:
+        hit: The file; of a folded one, what it would be as a hit of its own.
+        parent: The file it is folded under, empty when it is not.
+        kind: How a folded file is related to that one.
+        opens_weak: Whether the line between strong and weak hits is above it.
+    """
 
     hit: api.Hit
     passage: api.Passage
     is_file: bool
     expanded: bool = False
+    parent: str = ""
+    kind: str = ""
+    opens_weak: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
         """What stays the same when the answer is refined: the file, or the file and the passage."""
+        if self.parent:
+            return (self.hit.path, -2)
         return (self.hit.path, -1 if self.is_file else self.passage.chunk)
+
+    @property
+    def owner(self) -> str:
+        """The file whose row this one is under, or is."""
+        return self.parent or self.hit.path
+
+    @property
+    def more(self) -> int:
+        """How many rows can be shown under it."""
+        return len(self.hit.passages) - 1 + len(self.hit.variants) if self.is_file else 0
+
+
+def _under(hit: api.Hit) -> list[Row]:
+    """The rows that an expanded file has under it."""
+    rows = [Row(hit, passage, False) for passage in hit.passages[1:]]
+    for v in hit.variants:
+        if v.passages:
+            own = api.Hit(
+                path=v.path, root=v.root, media=v.media, title=v.title, similarity=v.similarity,
+                passages=v.passages, code_language=v.code_language, online=v.online, weak=hit.weak,
+            )  # fmt: skip
+            rows.append(Row(own, v.passages[0], False, parent=hit.path, kind=v.kind))
+    return rows
 
 
 class ResultsModel(QAbstractListModel):
@@ -76,6 +124,7 @@ class ResultsModel(QAbstractListModel):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._hits: tuple[api.Hit, ...] = ()
+        self._weak_shown = False
         self._expanded: set[str] = set()
         self._rows: list[Row] = []
 
@@ -102,7 +151,7 @@ class ResultsModel(QAbstractListModel):
                     wording.file_name(row.hit.path),
                     wording.place(row.passage.locator),
                     _percent(row.passage.similarity),
-                    snippet(row.passage, row.hit.media)[0],
+                    snippet(row.passage, row.hit.media).text,
                 )
                 if part
             )
@@ -124,7 +173,9 @@ class ResultsModel(QAbstractListModel):
         """
         if not keep_expanded:
             self._expanded.clear()
-        self._hits = tuple(h for h in hits if h.passages)
+            self._weak_shown = False
+        # Strong ones first, whatever order they came in: the line between them can be drawn once only.
+        self._hits = tuple(sorted((h for h in hits if h.passages), key=lambda h: h.weak))
         return self._rebuild()
 
     def set_expanded(self, path: str, expanded: bool) -> None:
@@ -133,14 +184,14 @@ class ResultsModel(QAbstractListModel):
             return
         position = next(i for i, row in enumerate(self._rows) if row.is_file and row.hit.path == path)
         row = self._rows[position]
-        more = row.hit.passages[1:]
+        more = _under(row.hit)
         if not more:
             return
-        self._rows[position] = Row(row.hit, row.passage, True, expanded)
+        self._rows[position] = replace(row, expanded=expanded)
         if expanded:
             self._expanded.add(path)
             self.beginInsertRows(QModelIndex(), position + 1, position + len(more))
-            self._rows[position + 1 : position + 1] = [Row(row.hit, p, False) for p in more]
+            self._rows[position + 1 : position + 1] = more
             self.endInsertRows()
         else:
             self._expanded.discard(path)
@@ -154,14 +205,30 @@ class ResultsModel(QAbstractListModel):
         """The row with a key, -1 for none."""
         return next((i for i, row in enumerate(self._rows) if row.key == key), -1)
 
+    @property
+    def strong(self) -> int:
+        """How many files are not weak."""
+        return sum(not hit.weak for hit in self._hits)
+
+    @property
+    def hidden(self) -> int:
+        """How many weak files are not shown until they are asked for."""
+        weak = len(self._hits) - self.strong
+        return weak if self.strong and weak > _FEW_WEAK and not self._weak_shown else 0
+
+    def show_weak(self) -> None:
+        """Show all weak files of this answer."""
+        self._weak_shown = True
+        self._rebuild()
+
     def _rebuild(self) -> bool:
         rows: list[Row] = []
-        for hit in self._hits:
-            expanded = hit.path in self._expanded and len(hit.passages) > 1
-            rows.append(Row(hit, hit.passages[0], True, expanded))
-            if expanded:
-                rows.extend(Row(hit, passage, False) for passage in hit.passages[1:])
-        if [r.key for r in rows] == [r.key for r in self._rows]:
+        strong = self.strong
+        for i, hit in enumerate(self._hits[: len(self._hits) - self.hidden]):
+            under = _under(hit) if hit.path in self._expanded else []
+            rows.append(Row(hit, hit.passages[0], True, bool(under), opens_weak=i == strong > 0))
+            rows.extend(under)
+        if [(r.key, r.opens_weak) for r in rows] == [(r.key, r.opens_weak) for r in self._rows]:
             self._rows = rows
             if rows:
                 self.dataChanged.emit(self.index(0), self.index(len(rows) - 1))
@@ -172,63 +239,103 @@ class ResultsModel(QAbstractListModel):
         return False
 
 
-def snippet(passage: api.Passage, media: str) -> tuple[str, tuple[int, int] | None]:
+def snippet(passage: api.Passage, media: str) -> Snippet:
     """What the list shows of a passage: white space folded, cut so that the marked sentence is in view.
 
     Args:
-        passage: The passage; its `mark` counts in characters of `passage.text`.
-        media: Kind of file; the lines of source code are kept apart.
+        passage: The passage; its `mark` and `words` count in characters of `passage.text`.
+        media: Kind of file; the lines of source code are kept apart, the signs of Markdown left out.
 
     Returns:
-        The text and where in it (in characters) the mark is.
+        The text, where in it the mark is, and where the query's words are.
     """
     text = wording.printable(passage.text)
     code = media == "code"
-    pieces = list(re.finditer(r"[^\n]*\S[^\n]*" if code else r"\S+", text))
-    if media == "markdown":
-        pieces = [p for p in pieces if not _MARKUP.fullmatch(p.group())] or pieces
-    if code:
-        indent = min((len(p.group()) - len(p.group().lstrip()) for p in pieces), default=0)
-        spans = [(p.start() + indent, p.start() + len(p.group().rstrip())) for p in pieces]
-    else:
-        spans = [p.span() for p in pieces]
+    pieces = _pieces(text, media)
     joint = "\u2028" if code else " "
+    begins = [begin for begin, _, _ in pieces]
     starts: list[int] = []
+    parts: list[str] = []
     length = 0
-    for begin, end in spans:
+    for begin, end, apart in pieces:
+        if apart and parts:
+            parts.append(joint)
+            length += 1
         starts.append(length)
-        length += end - begin + 1
-    shown = joint.join(text[b:e] for b, e in spans)
+        parts.append(text[begin:end])
+        length += end - begin
+    shown = "".join(parts)
 
-    def moved(offset: int, *, begins: bool) -> int:
-        i = bisect.bisect_right([b for b, _ in spans], offset) - 1
+    def moved(offset: int, *, opens: bool) -> int:
+        i = bisect.bisect_right(begins, offset) - 1
         if i < 0:
             return 0
-        if begins and offset >= spans[i][1] and i + 1 < len(spans):
+        if opens and offset >= pieces[i][1] and i + 1 < len(pieces):
             return starts[i + 1]  # it began with something that is not shown
-        return starts[i] + min(offset - spans[i][0], spans[i][1] - spans[i][0])
+        return starts[i] + min(offset - pieces[i][0], pieces[i][1] - pieces[i][0])
 
-    mark = None
-    if passage.mark is not None and spans and passage.mark[0] < passage.mark[1]:
-        mark = (moved(passage.mark[0], begins=True), moved(passage.mark[1], begins=False))
+    def span(at: tuple[int, int] | None) -> tuple[int, int] | None:
+        if at is None or not pieces or at[0] >= at[1]:
+            return None
+        return (moved(at[0], opens=True), moved(at[1], opens=False))
+
+    mark = span(passage.mark)
+    words = [span(word) for word in passage.words]
+    lead = mark or next((word for word in words if word is not None), None)
     cut = 0
-    if mark is not None and mark[0] > _LEAD_CHARS:
+    if lead is not None and lead[0] > _LEAD_CHARS:
         if code:
-            cut = shown.rfind("\u2028", 0, mark[0]) + 1
+            cut = shown.rfind("\u2028", 0, lead[0]) + 1
         else:
-            cut = mark[0] - _LEAD_CHARS
-            gap = shown.find(" ", cut, mark[0])
+            cut = lead[0] - _LEAD_CHARS
+            gap = shown.find(" ", cut, lead[0])
             cut = gap + 1 if gap >= 0 else cut
     head = "" if cut == 0 or code else "… "
     shown = head + shown[cut : cut + _SNIPPET_CHARS]
-    if mark is not None:
-        mark = (mark[0] - cut + len(head), min(mark[1] - cut + len(head), len(shown)))
-        mark = mark if mark[0] < mark[1] else None
-    return shown, mark
+
+    def seen(at: tuple[int, int] | None) -> tuple[int, int] | None:
+        if at is None:
+            return None
+        first, last = max(len(head), at[0] - cut + len(head)), min(at[1] - cut + len(head), len(shown))
+        return (first, last) if first < last else None
+
+    return Snippet(shown, seen(mark), tuple(word for at in words if (word := seen(at)) is not None))
+
+
+def _pieces(text: str, media: str) -> list[tuple[int, int, bool]]:
+    """The stretches of a text that are shown, and whether each stands apart from the one before."""
+    if media == "code":
+        lines = list(re.finditer(r"[^\n]*\S[^\n]*", text))
+        indent = min((len(p.group()) - len(p.group().lstrip()) for p in lines), default=0)
+        return [(p.start() + indent, p.start() + len(p.group().rstrip()), True) for p in lines]
+    words = list(re.finditer(r"\S+", text))
+    if media != "markdown":
+        return [(*p.span(), True) for p in words]
+    words = [p for p in words if not _MARKUP.fullmatch(p.group())] or words
+    signs = [m.span() for m in _INLINE.finditer(text)]
+    for link in _LINK.finditer(text):
+        signs += [link.span(1), link.span(2)]
+    signs.sort()
+    pieces: list[tuple[int, int, bool]] = []
+    k = 0
+    for word in words:
+        at, end, apart = word.start(), word.end(), True
+        while k < len(signs) and signs[k][1] <= at:
+            k += 1
+        j = k
+        while at < end:
+            while j < len(signs) and signs[j][1] <= at:
+                j += 1
+            stop = min(end, signs[j][0]) if j < len(signs) else end
+            if stop > at:
+                pieces.append((at, stop, apart))
+                apart = False
+            at = max(stop, min(end, signs[j][1])) if j < len(signs) else end
+    return pieces or [(*p.span(), True) for p in words]
 
 
 def _percent(similarity: float) -> str:
-    return f"{max(0, min(100, round(similarity * 100)))}%"
+    return f"{max(0, min(100, round(similarity * 100)))}"
 
 
 class ResultsDelegate(QStyledItemDelegate):
@@ -271,7 +378,15 @@ class ResultsDelegate(QStyledItemDelegate):
         height = self._pad * 2 + self._small.height() + 4 + self._line * _LINES
         if row.is_file:
             height += self._name.height() + 2
+        if row.parent:
+            height += self._name.height() + 2
+        if row.opens_weak:
+            height += self._divider
         return QSize(200, height)
+
+    @property
+    def _divider(self) -> int:
+        return self._small.height() + 18
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
@@ -281,17 +396,32 @@ class ResultsDelegate(QStyledItemDelegate):
         state: QStyle.StateFlag = option.state
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        if row.opens_weak:
+            rect = self._draw_divider(painter, rect)
         self._background(painter, rect, state)
         left, right = rect.left() + self._indent, rect.right() - 18
         top = rect.top() + self._pad
+        if row.parent:
+            painter.setFont(self._text_font)
+            painter.setPen(self._theme.color("muted"))
+            label = f"{wording.relation(row.kind)}:  "
+            room = QRect(left, top, right - left, self._name.height())
+            painter.drawText(room, _LEFT, label)
+            room.setLeft(left + QFontMetrics(self._text_font).horizontalAdvance(label))
+            painter.setPen(self._theme.color("text"))
+            name = wording.file_name(row.hit.path)
+            name = QFontMetrics(self._text_font).elidedText(name, Qt.TextElideMode.ElideMiddle, room.width())
+            painter.drawText(room, _LEFT, name)
+            top += self._name.height() + 2
         if row.is_file:
             name = wording.ICONS.get(row.hit.media, "file-text")
             box = QRect(rect.left() + self._left, top + 1, self._icon, self._icon)
             online = row.hit.online
-            paint_icon(painter, name, box, self._theme.color("accent_text" if online else "muted"))
-            edge = self._similarity(painter, row.hit.similarity, right, top, self._name.height())
+            plain = online and not row.hit.weak
+            paint_icon(painter, name, box, self._theme.color("accent_text" if plain else "muted"))
+            edge = self._similarity(painter, row.hit, row.hit.similarity, right, top, self._name.height())
             painter.setFont(self._name_font)
-            painter.setPen(self._theme.color("text" if online else "muted"))
+            painter.setPen(self._theme.color("text" if plain else "muted"))
             room = QRect(left, top, edge - 12 - left, self._name.height())
             title = wording.file_name(row.hit.path)
             text = self._name.elidedText(title, Qt.TextElideMode.ElideMiddle, room.width())
@@ -300,9 +430,21 @@ class ResultsDelegate(QStyledItemDelegate):
         self._second_line(painter, row, left, right, top)
         top += self._small.height() + 4
         layout = self._layout(row, right - left)
-        painter.setPen(self._theme.color("text"))
+        painter.setPen(self._theme.color("muted" if row.hit.weak else "text"))
         layout.draw(painter, QPointF(left, top))
         painter.restore()
+
+    def _draw_divider(self, painter: QPainter, rect: QRect) -> QRect:
+        """The line between strong and weak hits; what is left of the row is returned."""
+        line = QRect(rect.left() + self._left, rect.top(), rect.width() - self._left - 18, self._divider)
+        painter.setFont(self._small_font)
+        painter.setPen(self._theme.color("muted"))
+        text = self.tr("Weaker matches")
+        painter.drawText(line, _LEFT, text)
+        painter.setPen(self._theme.color("control"))
+        start = line.left() + self._small.horizontalAdvance(text) + 10
+        painter.drawLine(start, line.center().y(), line.right(), line.center().y())
+        return rect.adjusted(0, self._divider, 0, 0)
 
     def _background(self, painter: QPainter, rect: QRect, state: QStyle.StateFlag) -> None:
         selected = bool(state & QStyle.StateFlag.State_Selected)
@@ -317,11 +459,13 @@ class ResultsDelegate(QStyledItemDelegate):
             painter.setPen(self._theme.color("accent"))
             painter.drawRoundedRect(body.adjusted(0.5, 0.5, -0.5, -0.5), 8, 8)
 
-    def _similarity(self, painter: QPainter, value: float, right: int, top: int, height: int) -> int:
+    def _similarity(
+        self, painter: QPainter, hit: api.Hit, value: float, right: int, top: int, height: int
+    ) -> int:
         """Draw bar and number against the right edge; the left edge of both is returned."""
         painter.setFont(self._small_font)
         painter.setPen(self._theme.color("muted"))
-        widest = self._small.horizontalAdvance("100%")
+        widest = self._small.horizontalAdvance("100")
         number = QRect(right - widest, top, widest, height)
         painter.drawText(number, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, _percent(value))
         bar = QRectF(number.left() - 8 - 44, top + height / 2 - 2, 44, 4)
@@ -330,7 +474,7 @@ class ResultsDelegate(QStyledItemDelegate):
         painter.drawRoundedRect(bar, 2, 2)
         filled = QRectF(bar)
         filled.setWidth(max(4.0, bar.width() * max(0.0, min(1.0, value))))
-        painter.setBrush(self._theme.color("accent"))
+        painter.setBrush(self._theme.color("control" if hit.weak else "accent"))
         painter.drawRoundedRect(filled, 2, 2)
         return int(bar.left())
 
@@ -339,13 +483,13 @@ class ResultsDelegate(QStyledItemDelegate):
         if row.is_file:
             edge = right
         else:
-            edge = self._similarity(painter, row.passage.similarity, right, top, height) - 10
+            edge = self._similarity(painter, row.hit, row.passage.similarity, right, top, height) - 10
         chip = wording.language_chip(row.passage, row.hit)
         if chip:
             edge = self._draw_chip(painter, chip, edge, top, height) - 8
         if not row.hit.online and row.is_file:
             edge = self._draw_chip(painter, self.tr("offline"), edge, top, height) - 8
-        if row.is_file and len(row.hit.passages) > 1:
+        if row.more:
             more = self._more_rect(row, edge, top, height)
             painter.setFont(self._small_font)
             painter.setPen(self._theme.color("accent_text"))
@@ -358,7 +502,7 @@ class ResultsDelegate(QStyledItemDelegate):
         painter.setPen(self._theme.color("muted"))
         place = wording.place(row.passage.locator)
         room = edge - left
-        if row.is_file:
+        if row.is_file or row.parent:
             folder = wording.folder_of(row.hit.path)
             joint = "  ·  " if place else ""
             needed = self._small.horizontalAdvance(joint + place)
@@ -374,7 +518,10 @@ class ResultsDelegate(QStyledItemDelegate):
         painter.drawText(QRect(left, top, room, height), align, text)
 
     def _more(self, row: Row) -> str:
-        return self.tr("%n more", "", len(row.hit.passages) - 1)
+        parts = [wording.folded(row.hit.variants)] if row.hit.variants else []
+        if len(row.hit.passages) > 1:
+            parts.insert(0, self.tr("%n more", "", len(row.hit.passages) - 1))
+        return " · ".join(parts)
 
     def _more_rect(self, row: Row, edge: int, top: int, height: int) -> QRect:
         width = 16 + self._small.horizontalAdvance(self._more(row))
@@ -394,14 +541,17 @@ class ResultsDelegate(QStyledItemDelegate):
         return int(box.left())
 
     def _layout(self, row: Row, width: int) -> QTextLayout:
-        key = (row.hit.path, row.passage.chunk, row.passage.start, row.passage.mark, row.passage.text, width)
+        key = (
+            row.hit.path, row.passage.chunk, row.passage.start, row.passage.mark, row.passage.words,
+            row.passage.text, row.hit.weak, width,
+        )  # fmt: skip
         layout = self._layouts.get(key)
         if layout is None:
             if len(self._layouts) > 400:
                 self._layouts.clear()
             font = self._code_font if row.hit.media == "code" else self._text_font
             layout = _lay_out(
-                *snippet(row.passage, row.hit.media),
+                snippet(row.passage, row.hit.media),
                 font,
                 width,
                 self._line,
@@ -421,8 +571,9 @@ class ResultsDelegate(QStyledItemDelegate):
         if event.type() == QEvent.Type.MouseButtonRelease and isinstance(event, QMouseEvent):
             row = cast(Row, index.data(ROW))
             rect: QRect = option.rect
-            if row.is_file and len(row.hit.passages) > 1:
+            if row.more:
                 top = rect.top() + self._pad + self._name.height() + 2
+                top += self._divider if row.opens_weak else 0
                 edge = rect.right() - 18
                 chip = wording.language_chip(row.passage, row.hit)
                 edge -= (self._chip.horizontalAdvance(chip) + 20) if chip else 0
@@ -453,8 +604,7 @@ class ResultsDelegate(QStyledItemDelegate):
 
 
 def _lay_out(
-    text: str,
-    mark: tuple[int, int] | None,
+    shown: Snippet,
     font: QFont,
     width: int,
     line_height: int,
@@ -466,21 +616,23 @@ def _lay_out(
     option.setWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
     option.setTextDirection(Qt.LayoutDirection.LayoutDirectionAuto)
     metrics = QFontMetrics(font)
-    if mark is not None:
-        mark = (wording.utf16(text, mark[0]), wording.utf16(text, mark[1]))
+    text = shown.text
+    formats = []
+    if shown.mark is not None:
+        style = QTextCharFormat()
+        style.setBackground(mark_color)
+        style.setForeground(mark_text)
+        formats.append(_format(text, shown.mark, style))
+    for word in shown.words:
+        style = QTextCharFormat()
+        style.setFontWeight(QFont.Weight.Bold)
+        formats.append(_format(text, word, style))
 
     def broken(content: str) -> tuple[QTextLayout, int, int]:
         layout = QTextLayout(content, font)
         layout.setTextOption(option)
         layout.setCacheEnabled(True)
-        if mark is not None:
-            span = QTextLayout.FormatRange()
-            span.start, span.length = mark[0], max(0, mark[1] - mark[0])
-            style = QTextCharFormat()
-            style.setBackground(mark_color)
-            style.setForeground(mark_text)
-            span.format = style
-            layout.setFormats([span])
+        layout.setFormats(formats)
         layout.beginLayout()
         last_start = end = 0
         for i in range(_LINES):
@@ -500,6 +652,14 @@ def _lay_out(
         rest = units[last_start * 2 :].decode("utf-16-le", "replace").split("\u2028")[0] + "…"
         layout, _, _ = broken(head + metrics.elidedText(rest, Qt.TextElideMode.ElideRight, width - 2))
     return layout
+
+
+def _format(text: str, span: tuple[int, int], style: QTextCharFormat) -> QTextLayout.FormatRange:
+    found = QTextLayout.FormatRange()
+    found.start = wording.utf16(text, span[0])
+    found.length = wording.utf16(text, span[1]) - found.start
+    found.format = style
+    return found
 
 
 class ResultsView(QListView):
@@ -577,7 +737,7 @@ class ResultsView(QListView):
     def expand(self) -> bool:
         """Show the further passages of the selected file; False when there is nothing to show."""
         row = self.current()
-        if row is None or not row.is_file or row.expanded or len(row.hit.passages) < 2:
+        if row is None or not row.is_file or row.expanded or not row.more:
             return False
         self.results.set_expanded(row.hit.path, True)
         return True
@@ -587,9 +747,9 @@ class ResultsView(QListView):
         row = self.current()
         if row is None or (row.is_file and not row.expanded):
             return False
-        position = self.results.find((row.hit.path, -1))
+        position = self.results.find((row.owner, -1))
         self.setCurrentIndex(self.results.index(position))
-        self.results.set_expanded(row.hit.path, False)
+        self.results.set_expanded(row.owner, False)
         return True
 
     def resizeEvent(self, event: QResizeEvent) -> None:

@@ -95,6 +95,28 @@ def problems(n: int) -> str:
     return QCoreApplication.translate("Wording", "%n problem(s)", "", n)
 
 
+def relation(kind: str) -> str:
+    """How a folded file is related to the one it is under."""
+    names = {
+        "copy": QCoreApplication.translate("Wording", "Copy"),
+        "version": QCoreApplication.translate("Wording", "Version"),
+        "translation": QCoreApplication.translate("Wording", "Translation"),
+    }
+    return names.get(kind, kind)
+
+
+def folded(variants: tuple[api.Variant, ...]) -> str:
+    """What is folded under a file, such as ``2 translations, 1 copy``."""
+    parts = []
+    if n := sum(v.kind == "translation" for v in variants):
+        parts.append(QCoreApplication.translate("Wording", "%n translation(s)", "", n))
+    if n := sum(v.kind == "version" for v in variants):
+        parts.append(QCoreApplication.translate("Wording", "%n version(s)", "", n))
+    if n := sum(v.kind == "copy" for v in variants):
+        parts.append(QCoreApplication.translate("Wording", "%n copy(ies)", "", n))
+    return QCoreApplication.translate("Wording", ", ").join(parts)
+
+
 def took(ms: float) -> str:
     """How long an answer took, in milliseconds or seconds."""
     if ms < 1000:
