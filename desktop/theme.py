@@ -291,6 +291,11 @@ def _style_sheet(c: Colors) -> str:
         background: {c.surface}; border: none; border-bottom: 1px solid {c.border};
     }}
     QFrame#card {{ background: {c.surface}; border: 1px solid {c.border}; border-radius: 10px; }}
+    QListWidget#completions, QFrame#whyPopup {{
+        background: {c.raised}; border: 1px solid {c.control}; color: {c.text};
+    }}
+    QListWidget#completions::item {{ padding: 4px 8px; }}
+    QListWidget#completions::item:selected {{ background: {c.selection}; color: {c.text}; }}
     QListView#results, QTextBrowser#textView, QPlainTextEdit#codeView, QAbstractScrollArea#pageView {{
         background: {c.surface}; border: none;
     }}

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer, QUrl
+from PySide6.QtCore import QByteArray, QEvent, QObject, QPoint, QSettings, QSize, Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QAction,
     QCloseEvent,
     QCursor,
     QDragEnterEvent,
     QDropEvent,
+    QGuiApplication,
     QKeyEvent,
     QKeySequence,
     QMouseEvent,
@@ -28,6 +29,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMenu,
     QMessageBox,
+    QPushButton,
     QSplitter,
     QStackedWidget,
     QVBoxLayout,
@@ -43,6 +45,7 @@ from desktop.help import HelpDialog
 from desktop.home import EmptyPage, HomePage
 from desktop.library import LibraryDialog
 from desktop.preview import PreviewPane
+from desktop.query_line import CompletionList, WhyPopup, wants_completions
 from desktop.results import ResultsView, Row
 from desktop.status_strip import StatusStrip
 from desktop.theme import Theme
@@ -54,6 +57,8 @@ _FRESHEN_MS = 3000
 _LIMIT = 40
 _PASSAGES = 4
 _CHANNEL = "window"
+_LONG_PASTE = 300
+_MOST_PASTED = 200_000
 
 
 class MainWindow(QWidget):
@@ -93,6 +98,10 @@ class MainWindow(QWidget):
         self._search_id = 0
         self._asked = ""  # the query of the search under way or answered last
         self._shown = ""  # the query whose answer the list shows
+        self._like: api.Like | None = None
+        self._like_name = ""
+        self._history: list[tuple[str, api.Like | None, str]] = []
+        self._complete_id = 0
         self._final = False
         self._took = 0.0
         self._files_seen = -1
@@ -142,6 +151,28 @@ class MainWindow(QWidget):
         top.addWidget(self.library_button)
         top.addWidget(self.help_button)
         column.addLayout(top)
+        under = QHBoxLayout()
+        under.setContentsMargins(18, 0, 18, 8)
+        self.chip = QPushButton()
+        self.chip.setObjectName("likeChip")
+        self.chip.setProperty("example", True)
+        self.chip.setIcon(icon("clear"))
+        self.chip.setToolTip(self.tr("Search by words again (Esc)"))
+        self.chip.hide()
+        self.misunderstood = QLabel()
+        self.misunderstood.setObjectName("queryProblems")
+        self.misunderstood.setProperty("muted", True)
+        self.misunderstood.setTextFormat(Qt.TextFormat.PlainText)
+        self.misunderstood.setWordWrap(True)
+        self.misunderstood.hide()
+        under.addWidget(self.chip)
+        under.addWidget(self.misunderstood, 1)
+        under.addStretch(0)
+        self._under = QWidget()
+        self._under.setLayout(under)
+        self._under.hide()
+        column.addWidget(self._under)
+        self.completions = CompletionList(self)
         self.banner = Banner()
         holder = QVBoxLayout()
         holder.setContentsMargins(14, 0, 14, 10)
@@ -176,7 +207,21 @@ class MainWindow(QWidget):
         row.addStretch(1)
         listing.addWidget(header)
         self.results = ResultsView(self._theme)
+        self.nothing = QLabel()
+        self.nothing.setObjectName("nothingClose")
+        self.nothing.setWordWrap(True)
+        self.nothing.setContentsMargins(18, 10, 18, 10)
+        self.nothing.setText(
+            self.tr("Nothing close to this was found. Try a whole question, other words, or fewer filters.")
+        )
+        self.nothing.hide()
+        listing.addWidget(self.nothing)
         listing.addWidget(self.results, 1)
+        self.weak_button = QPushButton()
+        self.weak_button.setObjectName("showWeak")
+        self.weak_button.setProperty("link", True)
+        self.weak_button.hide()
+        listing.addWidget(self.weak_button)
         self.preview = PreviewPane(self._theme, self._connection, self._background)
         self.preview.setMinimumWidth(320)
         self.splitter.addWidget(left)
@@ -192,8 +237,9 @@ class MainWindow(QWidget):
         self.setFocusProxy(self.field)
         self.field.setFocus()
         order = [
-            self.field, self.library_button, self.help_button, self.results, self.preview.open_button,
-            self.preview.reveal_button, self.preview.copy_button, self.strip.pause, self.strip.problems,
+            self.field, self.chip, self.library_button, self.help_button, self.results, self.weak_button,
+            self.preview.open_button, self.preview.reveal_button, self.preview.copy_button,
+            self.strip.pause, self.strip.problems,
         ]  # fmt: skip
         for before, after in itertools.pairwise(order):
             QWidget.setTabOrder(before, after)
@@ -221,6 +267,14 @@ class MainWindow(QWidget):
         self._connection.lost.connect(self._lost)
         self._connection.failed.connect(self._service_failed)
         self._connection.status.connect(self._take_status)
+        self.chip.clicked.connect(self._unlike)
+        self.weak_button.clicked.connect(self._show_weak)
+        self.completions.taken.connect(self._complete)
+        self.field.cursorPositionChanged.connect(lambda *_: self._ask_completions())
+        QShortcut(QKeySequence("Ctrl+I"), self, self._show_why)
+        QShortcut(QKeySequence("Ctrl+M"), self, self._similar_files)
+        QShortcut(QKeySequence("Ctrl+Shift+M"), self, self._similar_passages)
+        QShortcut(QKeySequence("Alt+Left"), self, self._back)
         for keys in ("Ctrl+L", "Ctrl+K", "Ctrl+F"):
             QShortcut(QKeySequence(keys), self, self._focus_field)
         QShortcut(QKeySequence("Ctrl+,"), self, lambda: self.show_library(0))
@@ -270,6 +324,18 @@ class MainWindow(QWidget):
 
     def _field_key(self, event: QKeyEvent) -> bool:
         key, plain = event.key(), not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        if event.matches(QKeySequence.StandardKey.Paste) and self._paste():
+            return True
+        if self.completions.isVisible() and plain:
+            if key in (Qt.Key.Key_Up, Qt.Key.Key_Down):
+                self.completions.step(1 if key == Qt.Key.Key_Down else -1)
+                return True
+            if key in (Qt.Key.Key_Tab, Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                self.completions.take()
+                return True
+            if key == Qt.Key.Key_Escape:
+                self.completions.hide()
+                return True
         if key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and plain:
             self.results.step(1 if key == Qt.Key.Key_Down else -1)
         elif key in (Qt.Key.Key_PageUp, Qt.Key.Key_PageDown) and plain:
@@ -278,6 +344,8 @@ class MainWindow(QWidget):
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and plain:
             self._enter()
         elif key == Qt.Key.Key_Escape:
+            if self._like is not None and not self.field.text():
+                self._unlike()
             self.field.clear()
         elif key == Qt.Key.Key_Right and plain and self._at_end():
             return self.results.expand()
@@ -323,7 +391,7 @@ class MainWindow(QWidget):
         self.field.selectAll()
 
     def _enter(self) -> None:
-        query = self.field.text().strip()
+        query = self._wanted()
         if not query:
             return
         if self._debounce.isActive() or query != self._asked:
@@ -335,7 +403,7 @@ class MainWindow(QWidget):
 
     def _typed(self, text: str) -> None:
         self._clear_action.setVisible(bool(text))
-        if text.strip():
+        if self._wanted():
             self._debounce.start()
             return
         self._debounce.stop()
@@ -345,19 +413,22 @@ class MainWindow(QWidget):
         self._search_id, self._asked, self._shown = 0, "", ""
         self.results.show_hits((), refine=False)
         self.preview.clear()
+        self._show_problems(())
         self._dismiss("search")
         self._show_page()
 
     def _search(self) -> None:
         self._debounce.stop()
-        query = self.field.text().strip()
-        if not query:
+        query, wanted = self.field.text().strip(), self._wanted()
+        if not wanted:
             return
         if self._search_id:
             # The service drops the older search itself: the channel is the same.
             self._connection.forget(self._search_id)
-        self._asked, self._final = query, False
-        message = api.Search(id=0, query=query, limit=_LIMIT, passages=_PASSAGES, channel=_CHANNEL)
+        self._asked, self._final = wanted, False
+        message = api.Search(
+            id=0, query=query, like=self._like, limit=_LIMIT, passages=_PASSAGES, channel=_CHANNEL
+        )
         self._search_id = self._connection.request(message, self._take_result, self._search_failed)
         self._summarise()
 
@@ -381,6 +452,8 @@ class MainWindow(QWidget):
             self._search_id = 0
             self._files_seen = self._status.files if self._status else -1
         self.results.show_hits(reply.hits, refine=refine)
+        self._show_problems(reply.problems)
+        self._show_weakness()
         self._show_page()
         self._selected()
         self._summarise()
@@ -406,6 +479,127 @@ class MainWindow(QWidget):
             self.preview.clear()
         else:
             self.preview.show_passage(row.hit, row.passage)
+
+    def _wanted(self) -> str:
+        """What the field and the chip ask for, as one text to compare; empty for nothing."""
+        query = self.field.text().strip()
+        like = self._like
+        return query if like is None else f"\0{like.path}\0{like.chunk}\0{like.text}\0{query}"
+
+    def _show_problems(self, problems: tuple[api.QueryProblem, ...]) -> None:
+        text = wording.printable("  ·  ".join(problem.message for problem in problems[:3]))
+        self.misunderstood.setText(text)
+        self.misunderstood.setVisible(bool(text))
+        self._under.setVisible(bool(text) or self._like is not None)
+
+    def _show_weakness(self) -> None:
+        model = self.results.results
+        self.nothing.setVisible(bool(model.hits) and not model.strong)
+        self.weak_button.setVisible(model.hidden > 0)
+        self.weak_button.setText(self.tr("Show %n weaker match(es)", "", model.hidden))
+
+    def _show_weak(self) -> None:
+        row = self.results.current()
+        first = self.results.results.rowCount()
+        self.results.results.show_weak()
+        position = self.results.results.find(row.key) if row is not None else -1
+        self.results.setCurrentIndex(self.results.results.index(first if position < 0 else position))
+        self.results.scrollTo(self.results.results.index(first))
+        self._show_weakness()
+        self.field.setFocus()
+
+    def _show_why(self) -> None:
+        row = self.results.current()
+        if row is None or self.pages.currentWidget() is not self.splitter:
+            return
+        popup = WhyPopup(self._theme, row.passage, self)
+        place = self.results.visualRect(self.results.currentIndex())
+        popup.move(self.results.viewport().mapToGlobal(place.topLeft() + QPoint(40, 40)))
+        popup.show()
+
+    def _similar_files(self) -> None:
+        if (path := self._current_path()) is not None:
+            self._search_like(api.Like(path=path), wording.file_name(path))
+
+    def _similar_passages(self) -> None:
+        row = self.results.current()
+        if row is not None and self._current_path() is not None:
+            words = row.passage.text.split()
+            name = " ".join(words[:6])[:48]
+            self._search_like(api.Like(chunk=row.passage.chunk), f"“{wording.printable(name)}…”")
+
+    def _paste(self) -> bool:
+        """A long text in the clipboard is not typed but searched for; False when it is short."""
+        text = QGuiApplication.clipboard().text().strip()
+        if len(text) <= _LONG_PASTE and "\n" not in text:
+            return False
+        words = self.tr("pasted text (%n word(s))", "", len(text.split()))
+        self._search_like(api.Like(text=text[:_MOST_PASTED]), words, keep=True)
+        return True
+
+    def _search_like(self, like: api.Like, name: str, *, keep: bool = False) -> None:
+        """Search for what is similar to something.
+
+        Args:
+            like: To what.
+            name: What the chip calls it.
+            keep: Whether the words in the field narrow it.
+        """
+        self._remember()
+        self._set_search(self.field.text() if keep else "", like, name)
+
+    def _unlike(self) -> None:
+        self._remember()
+        self._set_search(self.field.text(), None, "")
+        self.field.setFocus()
+
+    def _remember(self) -> None:
+        if self._asked:
+            self._history.append((self.field.text(), self._like, self._like_name))
+            del self._history[:-50]
+
+    def _back(self) -> None:
+        """Go back to the search before the one that began with something similar."""
+        if self._history:
+            self._set_search(*self._history.pop())
+
+    def _set_search(self, text: str, like: api.Like | None, name: str) -> None:
+        self._like, self._like_name = like, name
+        self.chip.setText(self.tr("Similar to: %1").replace("%1", name))
+        self.chip.setVisible(like is not None)
+        self._under.setVisible(like is not None)
+        if self.field.text() != text:
+            self.field.setText(text)
+        else:
+            self._typed(text)
+        self.field.setFocus()
+        self._search()
+
+    def _ask_completions(self) -> None:
+        if self._complete_id:
+            self._connection.cancel(self._complete_id)
+            self._complete_id = 0
+        text, cursor = self.field.text(), self.field.cursorPosition()
+        at = len(text.encode("utf-16-le", "surrogatepass")[: cursor * 2].decode("utf-16-le", "ignore"))
+        if self.field.hasSelectedText() or not wants_completions(text, at):
+            self.completions.hide()
+            return
+        message = api.Complete(id=0, query=text, cursor=at)
+        self._complete_id = self._connection.request(message, self._take_completions, lambda _: None)
+
+    def _take_completions(self, reply: api.Reply) -> None:
+        if not isinstance(reply, api.Completions) or reply.id != self._complete_id:
+            return
+        self._complete_id = 0
+        if self.field.hasFocus():
+            x = self.field.x() + self.field.cursorRect().left()
+            corner = QPoint(x, self.field.geometry().bottom() + 2)
+            self.completions.offer(reply, corner, self.width() - x - 8)
+
+    def _complete(self, insert: str, start: int, end: int) -> None:
+        text = self.field.text()
+        self.field.setText(text[:start] + insert + text[end:])
+        self.field.setCursorPosition(wording.utf16(self.field.text(), start + len(insert)))
 
     def _ask_question(self, question: str) -> None:
         self.field.setFocus()
@@ -474,6 +668,11 @@ class MainWindow(QWidget):
         menu.addAction(icon("open"), self.tr("Open"), self._open)
         menu.addAction(icon("folder-open"), self.tr("Show in folder"), self._reveal)
         menu.addAction(icon("copy"), self.tr("Copy path"), self._copy)
+        menu.addSeparator()
+        menu.addAction(self.tr("Find similar files"), self._similar_files)
+        menu.addAction(self.tr("Find similar passages"), self._similar_passages)
+        menu.addAction(self.tr("Why this was found"), self._show_why)
+        menu.addSeparator()
         passage = row.passage.text
         menu.addAction(self.tr("Copy passage"), lambda: self._actions.copy(passage))
         menu.popup(QCursor.pos())
@@ -540,7 +739,7 @@ class MainWindow(QWidget):
     def _ready(self) -> None:
         self._dismiss("service")
         self._ask_folders()
-        if self.field.text().strip():
+        if self._wanted():
             self._search()
 
     def _lost(self) -> None:
@@ -617,7 +816,7 @@ class MainWindow(QWidget):
                 self.pages.setCurrentWidget(self.splitter)
                 return
             if self._shown == self._asked:
-                self.empty.show_nothing(self._asked, self._reasons())
+                self.empty.show_nothing(self.field.text().strip() or self._like_name, self._reasons())
                 self.pages.setCurrentWidget(self.empty)
                 return
             if self.pages.currentWidget() is not self.home:
@@ -676,6 +875,8 @@ class MainWindow(QWidget):
         self._help.activateWindow()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
+        if event.button() == Qt.MouseButton.BackButton:
+            self._back()
         self.field.setFocus()
         super().mousePressEvent(event)
 

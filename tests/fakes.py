@@ -111,6 +111,10 @@ class FakeService:
         self.preview: Callable[[api.GetPreview], api.Preview | api.Failed] = lambda m: api.Preview(
             id=m.id, path=m.path, media="text", text="Some text."
         )
+        self.complete: Callable[[api.Complete], api.Completions] = lambda m: api.Completions(
+            id=m.id, start=m.cursor, end=m.cursor, items=()
+        )
+        self.query_problems: tuple[api.QueryProblem, ...] = ()
         self.fail: dict[type[api.Request], tuple[str, str]] = {}
         self.hold = threading.Event()  # cleared: searches wait for it
         self.hold.set()
@@ -201,7 +205,13 @@ class FakeService:
             if i:
                 self.hold_final.wait(30)
             final = i == len(answers) - 1
-            reply = api.SearchResult(id=request.id, hits=tuple(hits), final=final, took_ms=38.0 + i * 21)
+            reply = api.SearchResult(
+                id=request.id,
+                hits=tuple(hits),
+                final=final,
+                took_ms=38.0 + i * 21,
+                problems=self.query_problems,
+            )
             self._send(connection, reply)
 
     def _send(self, connection: socket.socket, reply: api.Reply) -> None:
@@ -246,6 +256,8 @@ class FakeService:
                 self._send(connection, api.Done(id=request.id))
                 self.push(state=state)
                 return []
+            case api.Complete():
+                return [self.complete(request)]
             case api.GetPreview():
                 return [self.preview(request)]
             case api.GetSettings():

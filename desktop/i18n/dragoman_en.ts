@@ -78,5 +78,43 @@
             <numerusform>about %n h left</numerusform>
         </translation>
     </message>
+    <message numerus="yes">
+        <source>%n translation(s)</source>
+        <translation>
+            <numerusform>%n translation</numerusform>
+            <numerusform>%n translations</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>%n version(s)</source>
+        <translation>
+            <numerusform>%n version</numerusform>
+            <numerusform>%n versions</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>%n copy(ies)</source>
+        <translation>
+            <numerusform>%n copy</numerusform>
+            <numerusform>%n copies</numerusform>
+        </translation>
+    </message>
+</context>
+<context>
+    <name>MainWindow</name>
+    <message numerus="yes">
+        <source>Show %n weaker match(es)</source>
+        <translation>
+            <numerusform>Show %n weaker match</numerusform>
+            <numerusform>Show %n weaker matches</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>pasted text (%n word(s))</source>
+        <translation>
+            <numerusform>pasted text (%n word)</numerusform>
+            <numerusform>pasted text (%n words)</numerusform>
+        </translation>
+    </message>
 </context>
 </TS>

@@ -160,6 +160,22 @@
         <source>In a search: “exact words”, -without, ext:pdf, type:code, lang:zh, in:folder, after:2024-01, before:2025</source>
         <translation>搜索时可用：“精确词语”、-排除、ext:pdf、type:code、lang:zh、in:文件夹、after:2024-01、before:2025</translation>
     </message>
+    <message>
+        <source>Why this was found</source>
+        <translation>为什么找到这个</translation>
+    </message>
+    <message>
+        <source>Find similar files</source>
+        <translation>查找相似的文件</translation>
+    </message>
+    <message>
+        <source>Find similar passages</source>
+        <translation>查找相似的段落</translation>
+    </message>
+    <message>
+        <source>Back to the search before</source>
+        <translation>回到上一次搜索</translation>
+    </message>
 </context>
 <context>
     <name>HomePage</name>
@@ -411,6 +427,42 @@
         <source>The folder %1 is offline.</source>
         <translation>文件夹 %1 处于离线状态。</translation>
     </message>
+    <message>
+        <source>Search by words again (Esc)</source>
+        <translation>重新按文字搜索 (Esc)</translation>
+    </message>
+    <message>
+        <source>Nothing close to this was found. Try a whole question, other words, or fewer filters.</source>
+        <translation>没有找到相近的内容。请试试完整的问句、别的说法，或减少筛选条件。</translation>
+    </message>
+    <message numerus="yes">
+        <source>Show %n weaker match(es)</source>
+        <translation>
+            <numerusform>显示另外 %n 个较弱的匹配</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>pasted text (%n word(s))</source>
+        <translation>
+            <numerusform>粘贴的文本（%n 个词）</numerusform>
+        </translation>
+    </message>
+    <message>
+        <source>Similar to: %1</source>
+        <translation>相似于：%1</translation>
+    </message>
+    <message>
+        <source>Find similar files</source>
+        <translation>查找相似的文件</translation>
+    </message>
+    <message>
+        <source>Find similar passages</source>
+        <translation>查找相似的段落</translation>
+    </message>
+    <message>
+        <source>Why this was found</source>
+        <translation>为什么找到这个</translation>
+    </message>
 </context>
 <context>
     <name>PageView</name>
@@ -551,6 +603,10 @@
     <message>
         <source>Similarity: %1</source>
         <translation>相似度：%1</translation>
+    </message>
+    <message>
+        <source>Weaker matches</source>
+        <translation>较弱的匹配</translation>
     </message>
 </context>
 <context>
@@ -774,6 +830,90 @@
         <translation>
             <numerusform>大约还剩 %n 小时</numerusform>
         </translation>
+    </message>
+    <message>
+        <source>Copy</source>
+        <translation>副本</translation>
+    </message>
+    <message>
+        <source>Version</source>
+        <translation>版本</translation>
+    </message>
+    <message>
+        <source>Translation</source>
+        <translation>译文</translation>
+    </message>
+    <message numerus="yes">
+        <source>%n translation(s)</source>
+        <translation>
+            <numerusform>%n 个译文</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>%n version(s)</source>
+        <translation>
+            <numerusform>%n 个版本</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>%n copy(ies)</source>
+        <translation>
+            <numerusform>%n 个副本</numerusform>
+        </translation>
+    </message>
+    <message>
+        <source>, </source>
+        <translation>，</translation>
+    </message>
+</context>
+<context>
+    <name>CompletionList</name>
+    <message>
+        <source>Completions</source>
+        <translation>补全</translation>
+    </message>
+</context>
+<context>
+    <name>WhyPopup</name>
+    <message>
+        <source>Why this was found</source>
+        <translation>为什么找到这个</translation>
+    </message>
+    <message>
+        <source>Similarity</source>
+        <translation>相似度</translation>
+    </message>
+    <message>
+        <source>%1 of 100</source>
+        <translation>%1（满分 100）</translation>
+    </message>
+    <message>
+        <source>Meaning</source>
+        <translation>含义</translation>
+    </message>
+    <message>
+        <source>cosine %1</source>
+        <translation>余弦 %1</translation>
+    </message>
+    <message>
+        <source>none, found by its meaning alone</source>
+        <translation>没有，仅凭含义找到</translation>
+    </message>
+    <message>
+        <source>Words in common</source>
+        <translation>共同的词</translation>
+    </message>
+    <message>
+        <source>What the words changed</source>
+        <translation>词的影响</translation>
+    </message>
+    <message>
+        <source>Language</source>
+        <translation>语言</translation>
+    </message>
+    <message>
+        <source>Reranker</source>
+        <translation>重排模型</translation>
     </message>
 </context>
 </TS>
