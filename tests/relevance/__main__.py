@@ -25,7 +25,7 @@ from indexer.embed.load import bundled_info
 from tests.relevance import books, code, large, library, product
 from tests.relevance.books import Book
 from tests.relevance.library import Question
-from tests.relevance.methods import Answers, Remembering, Usual, passages
+from tests.relevance.methods import Answers, Remembering, Usual, passages, steps
 from tests.relevance.scores import NONE, NOTHING, Report, Score, report
 from tests.relevance.tables import pairs, plain, say, ways
 
@@ -160,6 +160,7 @@ class Bench:
             HYBRID[0]: usual.reciprocal(queries),
             HYBRID[1]: usual.standardised(queries),
             "language-neutral cosine": usual.neutral(queries),
+            **steps(indexed, self._encoder, queries),
             SHIPPED: product.ask(indexed, queries),
         }
         took = f", indexed in {indexed.seconds:.0f} s" if indexed.seconds else ""

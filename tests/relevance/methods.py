@@ -6,6 +6,7 @@ passage.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import sqlite3
@@ -17,15 +18,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from indexer import api, rank
 from indexer.analysis import terms
 from indexer.embed import Vectors
-from indexer.embed.load import load_encoder
+from indexer.embed.load import bundled_info, load_encoder
 from indexer.embed.space import space_of
 from indexer.embed.thread import EncoderThread
+from indexer.search import Searcher
 from indexer.settings import Settings
+from indexer.store import ModelKey, Store
 from indexer.store.catalog import CATALOG_FILE
 from tests.relevance.product import Indexed
 from tests.relevance.scores import DEPTH
@@ -242,3 +247,51 @@ def _standard(scores: Floats) -> Floats:
     spread = float(scores.std())
     standard: Floats = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
     return standard
+
+
+# --- the product, one kind of evidence after the other ------------------------------------
+
+_EVIDENCE = {
+    "by_language": "cosines within each language",
+    "words": "words",
+    "own": "plain cosine in the query's own language",
+    "file": "a file's other passages",
+}
+
+
+def steps(library: Indexed, encoder: EncoderThread, queries: Sequence[str]) -> dict[str, Answers]:
+    """What the product's own searcher finds when its kinds of evidence are added one by one.
+
+    Args:
+        library: Its service must have ended.
+        encoder: To embed the queries with.
+        queries: What is asked, as in a search field.
+
+    Returns:
+        By what was added, in the order of `rank.Options`. Nothing is folded.
+    """
+    info = bundled_info()
+    space = space_of(info.key)
+    off = {name: type(value)() for name, value in msgspec.structs.asdict(rank.DEFAULT).items()}
+    store = Store(library.data_dir)
+    try:
+        store.use_model(ModelKey(key=info.key, dim=info.dim), space)
+        found = {}
+        for name in off.copy():
+            off[name] = getattr(rank.DEFAULT, name)
+            searcher = Searcher(store, encoder, space=space, options=rank.Options(**off))
+            found[f"+ {_EVIDENCE.get(name, name)}"] = asyncio.run(_asked(searcher, library, queries))
+        return found
+    finally:
+        store.close()
+
+
+async def _asked(searcher: Searcher, library: Indexed, queries: Sequence[str]) -> Answers:
+    folder = library.folder.absolute()
+    answers = []
+    for number, query in enumerate(queries):
+        request = api.Search(id=number, query=query, limit=DEPTH, fold=False, mark=False, rerank=False)
+        async for result in searcher.search(request):
+            hits = result.hits
+        answers.append([Path(api.local_path(hit.path)).relative_to(folder).as_posix() for hit in hits])
+    return answers

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.client import IndexerClient
+from indexer.client import IndexerClient, find_service
 from indexer.embed.load import bundled_info
 from tests.relevance.scores import DEPTH
 
@@ -91,13 +91,15 @@ def index(folder: Path, data_dir: Path, content: str) -> Indexed:
 
 
 def stop(data_dir: Path) -> None:
-    """End the service of a library, so that its catalog can be read."""
-    _dragoman("stop", "--data-dir", str(data_dir))
+    """End a library's service, so that its catalog can be read and the next one is of the present program."""
+    if find_service(data_dir) is not None:
+        with IndexerClient(data_dir, start=False, name="bench") as client:
+            client.stop()
 
 
 def ask(library: Indexed, queries: Sequence[str]) -> list[list[str]]:
     """What ``dragoman search --batch`` finds: for each query paths relative to the folder, best first."""
-    stop(library.data_dir)  # a service that still runs may be of an older program
+    stop(library.data_dir)
     file = library.data_dir.with_name(library.data_dir.name + ".queries.txt")
     file.write_text("".join(query + "\n" for query in queries), encoding="utf-8")
     try:

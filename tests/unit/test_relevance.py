@@ -15,7 +15,7 @@ import pytest
 
 from indexer.embed import Vectors
 from tests import debian
-from tests.relevance import books, code, library, methods
+from tests.relevance import books, code, library, methods, product
 from tests.relevance.books import Book, Section
 from tests.relevance.library import Question
 from tests.relevance.methods import BM25, Passages, best_files, plain_terms
@@ -287,6 +287,40 @@ def test_a_library_is_made_once_and_again_when_it_would_be_another(tmp_path: Pat
     )
     assert library.prepare(tmp_path / "x", "two", make)[0].path == "2.txt"
     assert len(made) == 2
+
+
+def test_an_index_is_made_again_only_when_it_would_be_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data_dir, commands, cutting = tmp_path / "files", tmp_path / "index", [], ["one"]
+
+    def dragoman(*arguments: str) -> str:
+        commands.append(arguments[0])
+        data_dir.mkdir(exist_ok=True)
+        return ""
+
+    def broken(*_: str) -> str:
+        raise RuntimeError("the disk is full")
+
+    def commands_of(content: str) -> list[str]:
+        commands.clear()
+        product.index(folder, data_dir, content)
+        return list(commands)
+
+    monkeypatch.setattr(product, "_dragoman", dragoman)
+    monkeypatch.setattr(product, "cutting", lambda: cutting[0])
+    assert commands_of("book 1") == ["index"]
+    assert commands_of("book 1") == []
+    cutting[0] = "another"
+    assert commands_of("book 1") == ["remove", "index"]  # the vectors of unchanged passages stay
+    (data_dir / "old").touch()
+    assert commands_of("book 2") == ["index"]
+    assert not (data_dir / "old").exists()
+    monkeypatch.setattr(product, "_dragoman", broken)
+    with pytest.raises(RuntimeError, match="full"):
+        product.index(folder, data_dir, "book 3")
+    monkeypatch.setattr(product, "_dragoman", dragoman)
+    assert commands_of("book 3") == ["index"]  # it was not finished
 
 
 # --- scores -------------------------------------------------------------------------------
