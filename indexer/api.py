@@ -280,7 +280,7 @@ class Search(_Message, frozen=True, kw_only=True):
         passages: At most this many passages a file.
         channel: A newer search on the same channel of the same connection supersedes this one;
             searches with an empty channel never do.
-        mark: Whether a second answer with the matching sentences is wanted.
+        mark: Whether a second answer is wanted that marks the matching sentences and words.
         folders: Only below these folders or files; empty for everywhere.
     """
 

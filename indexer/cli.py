@@ -128,6 +128,21 @@ def search(
         typer.Option("--in", metavar="PATH", help="Only files in this folder; may be repeated."),
     ] = None,
     as_json: AsJson = False,
+    why: Annotated[bool, typer.Option("--why", help="Say what each file was found by.")] = False,
+    fold: Annotated[
+        bool,
+        typer.Option(
+            "--fold/--no-fold", help="Show copies and translations under one another or by themselves."
+        ),
+    ] = True,
+    rerank: Annotated[
+        bool | None,
+        typer.Option(
+            "--rerank/--no-rerank",
+            help="Let the reranker order the first hits; else as set.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Find files by meaning: ask in one language, find the passage in another.
 
@@ -158,20 +173,51 @@ def search(
     with _client(context, data_dir) as client:
         if batch is not None:
             for line in _lines(batch):
-                found = client.search(line, limit=limit, mark=False, folders=folders)
+                found = client.search(
+                    line, limit=limit, mark=False, folders=folders, fold=fold, rerank=rerank
+                )
                 sys.stdout.write(_json([_hit_json(hit) for hit in found.hits]) + "\n")
                 sys.stdout.flush()
                 _print_problems(line, found.problems)
             return
         assert query is not None
-        found = client.search(query, limit=limit, mark=not as_json, folders=folders)
+        found = client.search(query, limit=limit, folders=folders, fold=fold, rerank=rerank)
         _print_problems(query, found.problems)
-        if as_json:
-            typer.echo(_json([_hit_json(hit) for hit in found.hits], indent=1))
-            return
-        _print_hits(found)
-        if not found.hits and client.status().files == 0:
-            typer.echo("The library is empty. Add a folder: dragoman index FOLDER --wait")
+        _print_found(client, found, as_json=as_json, why=why)
+
+
+@app.command()
+def similar(
+    context: typer.Context,
+    path: Annotated[
+        Path, typer.Argument(help="An indexed file; - for text of any length on standard input.")
+    ],
+    query: Annotated[
+        str, typer.Argument(help="Filters, such as lang:zh or type:pdf.", show_default=False)
+    ] = "",
+    data_dir: DataDir = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most this many files.")] = 10,
+    as_json: AsJson = False,
+    why: Annotated[bool, typer.Option("--why", help="Say what each file was found by.")] = False,
+) -> None:
+    """Find what is similar to a file, or to any text."""
+    if str(path) == "-":
+        like = api.Like(text=sys.stdin.buffer.read().decode("utf-8", "replace"))
+    else:
+        like = api.Like(path=str(path.expanduser().absolute()))
+    with _client(context, data_dir) as client:
+        found = client.search(query, limit=limit, like=like)
+        _print_problems(query, found.problems)
+        _print_found(client, found, as_json=as_json, why=why)
+
+
+def _print_found(client: IndexerClient, found: api.SearchResult, *, as_json: bool, why: bool) -> None:
+    if as_json:
+        typer.echo(_json([_hit_json(hit) for hit in found.hits], indent=1))
+        return
+    _print_hits(found, why=why)
+    if not found.hits and client.status().files == 0:
+        typer.echo("The library is empty. Add a folder: dragoman index FOLDER --wait")
 
 
 @app.command()
@@ -404,18 +450,24 @@ def _print_problems(query: str, problems: Sequence[api.QueryProblem]) -> None:
         typer.echo(f"{said}: {_one_line(problem.message)}" if said else _one_line(problem.message), err=True)
 
 
-def _print_hits(found: api.SearchResult) -> None:
+def _print_hits(found: api.SearchResult, *, why: bool = False) -> None:
     from rich.text import Text
 
     console = _console()
     if not found.hits:
         console.print("Nothing found.")
+    elif all(hit.weak for hit in found.hits):
+        console.print("Nothing close to this was found. The nearest there is:\n", style="yellow")
+    below = False
     for number, hit in enumerate(found.hits, 1):
+        if hit.weak and not below and number > 1:
+            console.print("Weaker matches:\n", style="dim")
+        below = hit.weak
         passage = hit.passages[0]
         place = passage.locator.describe()
         language = hit.code_language or passage.lang
         head = Text(f"{number:2d}  ", style="dim")
-        head.append(f"{round(passage.similarity * 100):3d} % ", style="bold green")
+        head.append(f"{round(hit.similarity * 100):3d}  ", style="dim" if hit.weak else "bold green")
         head.append(_one_line(local_path(hit.path)), style="bold")
         for part in (place, language, "" if hit.online else "offline"):
             if part:
@@ -423,18 +475,37 @@ def _print_hits(found: api.SearchResult) -> None:
         console.print(head, soft_wrap=True)
         start, end = passage.mark or (0, 0)
         text = _printable(passage.text)
-        shown = Text(text[:start]) + Text(text[start:end], style="underline") + Text(text[end:])
+        shown = Text(text)
+        shown.stylize("underline", start, end)
+        for first, last in passage.words:
+            shown.stylize("bold", first, last)
         lines = [line for line in shown.split("\n", allow_blank=False) if line.plain.strip()]
         for line in lines[:6]:
             console.print(Text("      ") + line, soft_wrap=True)
+        if why:
+            console.print(Text(f"      {_why(passage)}", style="dim"), soft_wrap=True)
+        for variant in hit.variants:
+            name = f"{variant.kind}, {variant.code_language or variant.lang}: {local_path(variant.path)}"
+            console.print(Text(f"      + {_one_line(name)}", style="dim"), soft_wrap=True)
         console.print()
+
+
+def _why(passage: api.Passage) -> str:
+    why = passage.why
+    parts = [f"meaning {why.meaning:+.1f}", f"words {why.words:+.1f}", f"cosine {why.cosine:.3f}"]
+    if why.terms:
+        parts.append("words in common: " + ", ".join(map(_one_line, why.terms)))
+    if why.reranked is not None:
+        parts.append(f"reranker {why.reranked:.2f}")
+    return "; ".join(parts)
 
 
 def _hit_json(hit: api.Hit) -> dict[str, Any]:
     passage = hit.passages[0]
     return {
         "path": local_path(hit.path),
-        "similarity": passage.similarity,
+        "similarity": hit.similarity,
+        "weak": hit.weak,
         "why": _builtins(passage.why),
         "locator": _builtins(passage.locator),
         "place": passage.locator.describe(),
@@ -444,6 +515,15 @@ def _hit_json(hit: api.Hit) -> dict[str, Any]:
         "passages": [
             {"similarity": p.similarity, "place": p.locator.describe(), "lang": p.lang, "text": p.text}
             for p in hit.passages[1:]
+        ],
+        "variants": [
+            {
+                "kind": variant.kind,
+                "path": local_path(variant.path),
+                "lang": variant.lang,
+                "similarity": variant.similarity,
+            }
+            for variant in hit.variants
         ],
     }
 

@@ -217,10 +217,21 @@ class IndexerClient:
         passages: int = 3,
         mark: bool = True,
         folders: tuple[str, ...] = (),
+        like: api.Like | None = None,
+        fold: bool = True,
+        rerank: bool | None = None,
     ) -> api.SearchResult:
-        """Find files by meaning and return the final answer."""
+        """Find files by meaning, or what is similar to something, and return the final answer."""
         request = api.Search(
-            id=next(self._ids), query=query, limit=limit, passages=passages, mark=mark, folders=folders
+            id=next(self._ids),
+            query=query,
+            like=like,
+            fold=fold,
+            rerank=rerank,
+            limit=limit,
+            passages=passages,
+            mark=mark,
+            folders=folders,
         )
         self._send(request)
         while True:

@@ -25,6 +25,7 @@ _RATIO = 2.0
 # Without a profile to measure it on: of those sections three in four translations are at least so near,
 # and one in 120 has another section that is.
 _TRANSLATION = 0.65
+_ALIKE = 0.5
 # Files beyond this place are not compared; nobody looks there, and each costs reading its vectors.
 _COMPARED = 60
 
@@ -53,10 +54,20 @@ class Folder:
             The hits that remain, in their order, with the others as their `variants`.
         """
         outlines = self._store.outlines(list(files[:_COMPARED]))
+        # Files that say the same are alike on the whole, which is quick to tell.
+        known = list(outlines)
+        place = {file: n for n, file in enumerate(known)}
+        means = np.array([outlines[file].vectors.mean(0) for file in known])
+        means /= np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-6)
+        alike = means @ means.T >= _ALIKE if known else np.zeros((0, 0), np.bool_)
         leaders: list[int] = []
         under: dict[int, list[api.Variant]] = {}
         for at, (hit, file) in enumerate(zip(hits, files, strict=True)):
             for leader in leaders:
+                if file not in place or files[leader] not in place:
+                    continue
+                if not alike[place[files[leader]], place[file]]:
+                    continue
                 kind = self._relation(hits[leader], outlines.get(files[leader]), hit, outlines.get(file))
                 if kind is not None:
                     under.setdefault(leader, []).append(_variant(kind, hit))

@@ -119,13 +119,14 @@ class Searcher:
         where = _narrowed(query.where, request.folders)
         encoded = began
         query_vector: Vectors | None = None
+        said: dict[int, tuple[QueryTerm, ...]] = {}
         if request.like is None and not query.texts:
             hits = await asyncio.to_thread(self._listed, where, request) if query.where else ()
         else:
             asked = await self._ask(query, request)
             encoded = time.perf_counter()
             query_vector = asked[0].neutral
-            hits = await asyncio.to_thread(self._hits, asked, where, request)
+            hits, said = await asyncio.to_thread(self._hits, asked, where, request)
         result = api.SearchResult(
             id=request.id,
             hits=hits,
@@ -146,7 +147,8 @@ class Searcher:
         yield msgspec.structs.replace(result, final=not marking and reranker is None)
         if marking:
             assert query_vector is not None
-            hits = await self._mark(query_vector, hits)
+            worded = asyncio.to_thread(lambda: tuple(_worded(hit, said) for hit in hits))
+            hits = await self._mark(query_vector, await worded)
             yield later(hits, final=reranker is None)
         if reranker is not None:
             better = await _reranked(reranker, query.texts[0], hits)
@@ -214,7 +216,8 @@ class Searcher:
 
     def _hits(
         self, asked: Sequence[_Asked], where: Condition | None, request: api.Search
-    ) -> tuple[api.Hit, ...]:
+    ) -> tuple[tuple[api.Hit, ...], dict[int, tuple[QueryTerm, ...]]]:
+        """The hits, and which terms of the query stand in each of their passages (by chunk)."""
         limit = min(max(request.limit, 1), MAX_HITS)
         passages = min(max(request.passages, 1), MAX_PASSAGES)
         near = max(NEAR, 4 * limit)
@@ -232,14 +235,18 @@ class Searcher:
         ids = [int(found.pool.chunks[row]) for found, rows, _ in groups for row in rows[:passages]]
         chunks = self._store.chunks(ids)
         hits, keys = [], []
+        said: dict[int, tuple[QueryTerm, ...]] = {}
         for one, rows, score in groups:
             shown = [row for row in rows[:passages] if int(one.pool.chunks[row]) in chunks]
             if shown:
                 hits.append(self._hit(one, shown, score, chunks))
                 keys.append(int(one.pool.files[rows[0]]))
+            for row in shown:
+                here = np.flatnonzero(one.words.found[row]).tolist()
+                said[int(one.pool.chunks[row])] = tuple(one.asked.terms[term] for term in here)
         if request.fold:
             hits = self._folder.fold(hits, keys)
-        return tuple(hits[:limit])
+        return tuple(hits[:limit]), said
 
     def _find(self, asked: _Asked, near: int, where: Condition | None) -> _Found:
         pool = self._store.pool(
@@ -322,8 +329,6 @@ class Searcher:
         return _as_hit(best, similarity, (first, *passages[1:]))
 
     def _passage(self, found: _Found, row: int, chunk: StoredChunk) -> api.Passage:
-        spans = _spans(chunk.text, found.asked.terms)
-        shown = dict.fromkeys(chunk.text[a:b].casefold() for a, b in spans)
         ranked = found.ranked
         by_words = float(ranked.words[row])
         return api.Passage(
@@ -337,9 +342,7 @@ class Searcher:
                 cosine=round(float(found.pool.plain[row]), 4),
                 meaning=round(float(ranked.score[row]) - by_words + ranked.level, 3),
                 words=round(by_words, 3),
-                terms=tuple(shown)[:SHOWN_TERMS],
             ),
-            words=tuple(spans),
         )
 
     def _similarity(self, distance: float) -> float:
@@ -420,6 +423,25 @@ def _telling(terms: list[QueryTerm]) -> list[QueryTerm]:
     wholes = [term for term in terms if term.whole < 0]
     wholes.sort(key=lambda term: (not term.universal, -len(term.word)))
     return wholes[:MAX_TERMS]
+
+
+def _worded(hit: api.Hit, said: dict[int, tuple[QueryTerm, ...]]) -> api.Hit:
+    """A hit whose passages, and those of its variants, tell where words of the query stand in them."""
+    variants = tuple(
+        msgspec.structs.replace(variant, passages=tuple(_with_words(p, said) for p in variant.passages))
+        for variant in hit.variants
+    )
+    passages = tuple(_with_words(passage, said) for passage in hit.passages)
+    return msgspec.structs.replace(hit, passages=passages, variants=variants)
+
+
+def _with_words(passage: api.Passage, said: dict[int, tuple[QueryTerm, ...]]) -> api.Passage:
+    spans = _spans(passage.text, said.get(passage.chunk, ()))
+    if not spans:
+        return passage
+    shown = dict.fromkeys(passage.text[a:b].casefold() for a, b in spans)
+    why = msgspec.structs.replace(passage.why, terms=tuple(shown)[:SHOWN_TERMS])
+    return msgspec.structs.replace(passage, why=why, words=tuple(spans))
 
 
 def _spans(text: str, terms: Sequence[QueryTerm]) -> list[tuple[int, int]]:
