@@ -13,8 +13,8 @@ import msgspec
 from indexer import api
 from indexer import settings as settings_module
 from indexer.embed.load import bundled_info, load_encoder
-from indexer.embed.space import space_of
-from indexer.embed.thread import EncoderThread
+from indexer.embed.space import install_profile, space_of
+from indexer.embed.thread import EncoderThread, WaitingEncoder
 from indexer.errors import FatalError, IndexerError
 from indexer.pipeline import Pipeline
 from indexer.search import Searcher
@@ -69,7 +69,7 @@ class Library:
 
     def _start(self, info: EncoderInfo) -> None:
         self.encoder.start()
-        space = space_of(info.key)
+        space = space_of(info.key) or install_profile(WaitingEncoder(self.encoder, info))
         self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
         self._searcher = Searcher(self.store, self.encoder, space=space, reranker=self._reranker_for)
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.errors import FatalError
+from indexer.settings import cache_dir, private_folder
 
 if TYPE_CHECKING:
     from indexer.embed import Encoder, Vectors
@@ -144,15 +146,42 @@ def similarity(distance: float, low: float = 2.4, high: float = 4.9) -> float:
 
 
 def space_of(model_key: str) -> LanguageSpace | None:
-    """The space of a model for which a profile is shipped, or None.
+    """The space of a model whose profile is shipped or was installed, or None.
 
     Raises:
-        FatalError: The file is damaged.
+        FatalError: The shipped file is damaged.
     """
+    shipped = PROFILES / f"{model_key}.npz"
+    if shipped.exists():
+        return LanguageSpace(shipped.read_bytes())
     try:
-        return LanguageSpace((PROFILES / f"{model_key}.npz").read_bytes())
-    except FileNotFoundError:
-        return None
+        return LanguageSpace(_installed(model_key).read_bytes())
+    except (FileNotFoundError, FatalError):
+        return None  # it is made again
+
+
+def install_profile(encoder: Encoder) -> LanguageSpace:
+    """Compute a new model's profile (some 40,000 tokens are embedded) and keep it in the cache.
+
+    Raises:
+        FatalError: It cannot be written.
+    """
+    profile = compute_profile(encoder)
+    file = _installed(encoder.info.key)
+    try:
+        private_folder(file.parent)
+        new = file.with_suffix(f".{os.getpid()}.new")
+        new.write_bytes(profile)
+        new.replace(file)
+    except OSError as error:
+        raise FatalError(
+            "The language profile cannot be written", f"{file}: {error.strerror}. Make room on the disk."
+        ) from error
+    return LanguageSpace(profile)
+
+
+def _installed(model_key: str) -> Path:
+    return cache_dir() / "profiles" / f"{model_key}.npz"
 
 
 def compute_profile(encoder: Encoder) -> bytes:
@@ -184,7 +213,9 @@ def compute_profile(encoder: Encoder) -> bytes:
     mean, spread = unrelated.mean(-1), unrelated.std(-1)
     answered = (np.einsum("iilm->ilm", cosines) - mean[..., None]) / spread[..., None]
     chance = (unrelated - mean[..., None]) / spread[..., None]
-    return _packed(arrays, float(np.percentile(chance, 99)), float(np.median(answered)))
+    low, high = float(np.percentile(chance, 99)), float(np.median(answered))
+    # A model that cannot tell answers from the rest must not seem sure of anything.
+    return _packed(arrays, low, max(high, low + 1.0))
 
 
 def _packed(

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from indexer.api import EncoderStatus
-from indexer.embed import Encoder, Vectors
+from indexer.embed import Encoder, EncoderInfo, Vectors
 from indexer.errors import FatalError, IndexerError
 
 _log = logging.getLogger(__name__)
@@ -330,3 +330,22 @@ def _again(failure: FatalError) -> FatalError:
     copy = FatalError(failure.title, failure.message)
     copy.__cause__ = failure
     return copy
+
+
+class WaitingEncoder:
+    """An encoder thread as a plain `Encoder`, for callers that may wait."""
+
+    device = ""
+
+    def __init__(self, thread: EncoderThread, info: EncoderInfo) -> None:
+        """Wrap a thread that was started; `info` is of the model that it loads."""
+        self._thread = thread
+        self.info = info
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """As `Encoder.encode_queries`; raises what the thread's futures raise."""
+        return self._thread.query(texts).result()
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """As `Encoder.encode_passages`; raises what the thread's futures raise."""
+        return self._thread.passages(texts).result()
