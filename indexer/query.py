@@ -21,7 +21,7 @@ What only looks like this stays a word: a key with nothing behind its colon, any
 ``http://x``, ``C:\x``, ``std::vector``, ``12:30``; a hyphen inside a word or before anything but a
 letter (``-5``, ``--all``) or before fewer than three Latin letters (``rm -rf``); a bullet at the
 start of one of several lines; parentheses around nothing but words, or without a partner; ``"``
-inside a word (``27"``); OR and AND with nothing to join. A word whose special meaning is not wanted
+inside a word (``27"``) and any quotation marks that touch a word (``什么是“进程”呢``); OR and AND with nothing to join. A word whose special meaning is not wanted
 gets a backslash in front: ``\OR``, ``\ext:pdf``.
 """
 
@@ -140,6 +140,18 @@ class Query(msgspec.Struct, frozen=True):
     texts: tuple[str, ...]
     where: Condition | None = None
     problems: tuple[QueryProblem, ...] = ()
+
+
+def without_phrases(where: Condition | None) -> Condition | None:
+    """A condition that asks for no phrase any more; what is excluded stays excluded."""
+    if isinstance(where, Phrase):
+        return None
+    if isinstance(where, All):
+        return _all(without_phrases(part) for part in where.of)
+    if isinstance(where, Any):
+        parts = [without_phrases(part) for part in where.of]
+        return None if None in parts else _any([part for part in parts if part is not None])
+    return where
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -340,8 +352,6 @@ class _Scanner:
         text, at = self.text, self.at
         char = text[at]
         if not fresh:
-            if char in _PAIRED and self._phrase(at, at, negated=False):
-                return
             self._word(at)
             return
         if char == "\\" and self._escaped(at):
@@ -406,6 +416,8 @@ class _Scanner:
         inside = at + 1
         end = self._close(opener, inside)
         closed = end is not None
+        if end is not None and opener in _PAIRED and text[end + 1 : end + 2].isalnum() and not negated:
+            return False  # quotation marks inside a sentence without spaces
         if end is None:
             if start > 0 and opener != '"' and not text[start - 1].isspace():
                 return False

@@ -16,7 +16,7 @@ from indexer import api, rank
 from indexer.analysis import QueryTerm, occurrences, query_terms
 from indexer.errors import IndexerError
 from indexer.fold import Folder
-from indexer.query import All, Condition, In, Query, parse
+from indexer.query import All, Condition, In, Query, parse, without_phrases
 from indexer.query import Any as AnyOf
 from indexer.segment import SCRIPT_DECIDES, language, sentences
 from indexer.store import Lexical, Pool, Store, StoredChunk
@@ -46,6 +46,9 @@ MARKED_SENTENCES = 24
 SENTENCE_CACHE = 4096
 RERANKED_HITS = 20
 SHOWN_TERMS = 12
+_NOT_TO_THE_LETTER = api.QueryProblem(
+    start=0, end=0, message="no file has the words in quotation marks side by side; these are the nearest"
+)
 # So often, at most, is the library sampled anew for what its languages' texts are like.
 SAMPLE_S = 20.0
 SAMPLE = 96
@@ -127,6 +130,11 @@ class Searcher:
             encoded = time.perf_counter()
             query_vector = asked[0].neutral
             hits, said = await asyncio.to_thread(self._hits, asked, where, request)
+            looser = _narrowed(without_phrases(query.where), request.folders)
+            if not hits and looser != where:
+                hits, said = await asyncio.to_thread(self._hits, asked, looser, request)
+                if hits:
+                    query = msgspec.structs.replace(query, problems=(*query.problems, _NOT_TO_THE_LETTER))
         result = api.SearchResult(
             id=request.id,
             hits=hits,

@@ -68,8 +68,11 @@ def at(year: int, month: int = 1, day: int = 1, hour: int = 0) -> float:
         ("“annual report”", ("annual report",), Phrase("annual report")),
         ("„Jahresbericht 2024“", ("Jahresbericht 2024",), Phrase("Jahresbericht 2024")),
         ("« rapport annuel »", ("rapport annuel",), Phrase("rapport annuel")),
-        ("关于「租房合同」的文件", ("关于租房合同的文件",), Phrase("租房合同")),
-        ("关于“租房合同”的文件", ("关于租房合同的文件",), Phrase("租房合同")),
+        ("关于 「租房合同」 的文件", ("关于 租房合同 的文件",), Phrase("租房合同")),
+        ("“租房合同” lang:zh", ("租房合同",), All((Phrase("租房合同"), Lang("zh")))),
+        # Inside a sentence they are punctuation: as a filter they would hide all other languages.
+        ("关于“租房合同”的文件", ("关于“租房合同”的文件",), None),
+        ("“预依赖”是什么意思？", ("“预依赖”是什么意思？",), None),
         ("＂年度报告＂", ("年度报告",), Phrase("年度报告")),
         ('"one""two"', ("one two",), All((Phrase("one"), Phrase("two")))),
         ('"unclosed phrase', ("unclosed phrase",), Phrase("unclosed phrase")),
