@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -243,8 +244,9 @@ def test_the_command_line_answers_in_json(library: tuple[Path, Path], tmp_path: 
 
 def test_the_command_line_speaks_to_people(library: tuple[Path, Path]) -> None:
     found = dragoman(library[0], "search", "descale")
-    assert "kaffee.txt" in found.stdout
-    assert "%" in found.stdout
+    lines = [line for line in found.stdout.splitlines() if str(library[1]) in line]
+    assert "kaffee.txt" in lines[0]
+    assert re.match(r" *1 +\d+  ", lines[0]), "its place and its similarity of 100"
     assert "broken.pdf" in dragoman(library[0], "problems").stdout
     assert str(library[1]) in dragoman(library[0], "folders").stdout.replace("\n", "")
     assert json.loads(dragoman(library[0], "status", "--json").stdout)["files"] == len(TEXTS)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from indexer.embed.space import PROFILES, LanguageSpace, space_of
+from indexer.embed.space import PROFILES, LanguageSpace, similarity, space_of
 from indexer.errors import FatalError
 
 DIM, LANGUAGES, TEXTS = 64, 6, 40
@@ -28,7 +28,15 @@ def world() -> tuple[Rows, Rows, LanguageSpace]:
     means = unit(languages + meanings.mean(0))
     target = io.BytesIO()
     names = [*(f"l{n}" for n in range(LANGUAGES)), "code"]
-    np.savez(target, languages=names, queries=means, passages=np.vstack([means, means[:1]]), scale=[0.1, 0.6])
+    reference = np.concatenate([unit(meanings[:12] + language) for language in languages])
+    np.savez(
+        target,
+        languages=names,
+        queries=means,
+        passages=np.vstack([means, means[:1]]),
+        reference=reference,
+        scale=[2.0, 5.0],
+    )
     return meanings, languages, LanguageSpace(target.getvalue())
 
 
@@ -55,7 +63,37 @@ def test_vectors_have_unit_length_and_keep_their_type(world: tuple[Rows, Rows, L
 
 def test_similarity_runs_from_unrelated_to_answer(world: tuple[Rows, Rows, LanguageSpace]) -> None:
     space = world[2]
-    assert [space.similarity(c) for c in (-1.0, 0.1, 0.35, 0.6, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert [space.similarity(d) for d in (space.low, 3.5, space.high)] == pytest.approx([0.25, 0.5, 0.75])
+    shown = [space.similarity(d) for d in (-1e9, -3.0, 0.0, 2.0, 5.0, 9.0, 1e9)]
+    assert shown == sorted(shown)
+    assert 0 <= shown[0] < 0.01
+    assert 0.99 < shown[-1] <= 1
+
+
+def test_similarity_has_a_value_where_there_is_no_profile() -> None:
+    assert similarity(-1e9) == pytest.approx(0, abs=1e-6)
+    assert similarity(1e9) == pytest.approx(1, abs=1e-6)
+    assert 0 <= similarity(3.0, 2.0, 2.0) <= 1, "also where the scale has no width"
+
+
+def test_the_language_of_a_query_is_told_by_its_vector(world: tuple[Rows, Rows, LanguageSpace]) -> None:
+    meanings, languages, space = world
+    for number, language in enumerate(languages):
+        odds = space.languages_of(unit(meanings[3] + language))
+        assert sum(odds.values()) == pytest.approx(1)
+        assert max(odds, key=odds.__getitem__) == f"l{number}"
+    blank = space.languages_of(np.zeros(DIM, np.float32))
+    assert sum(blank.values()) == pytest.approx(1)
+    assert "code" not in blank
+
+
+def test_translations_of_the_reference_are_nearer_than_other_texts(
+    world: tuple[Rows, Rows, LanguageSpace],
+) -> None:
+    space = world[2]
+    rows = space.reference.reshape(LANGUAGES, -1, DIM)
+    other = np.einsum("lid,mid->lmi", rows, np.roll(rows, 1, axis=1))
+    assert other.max() < space.translation <= 1
 
 
 @pytest.mark.parametrize("size", [0, 10, 2000, -1])
@@ -74,5 +112,5 @@ def test_the_key_names_the_content(tmp_path: Path) -> None:
     assert LanguageSpace(good).key == LanguageSpace(good).key
     target = io.BytesIO()
     with np.load(io.BytesIO(good)) as arrays:
-        np.savez(target, **{**arrays, "scale": [0.0, 0.5]})
+        np.savez(target, **{**arrays, "scale": [0.5, 1.0]})
     assert LanguageSpace(target.getvalue()).key != LanguageSpace(good).key

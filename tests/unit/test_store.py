@@ -322,7 +322,10 @@ def test_another_space_compares_anew_and_embeds_nothing(store: Store) -> None:
     rng = np.random.default_rng(3)
     means = rng.normal(size=(5, DIM))
     target = io.BytesIO()
-    np.savez(target, queries=means[:4], passages=means, scale=[0.0, 1.0])
+    names = ["aa", "bb", "cc", "dd", "code"]
+    np.savez(
+        target, languages=names, queries=means[:4], passages=means, reference=means[:4], scale=[0.0, 1.0]
+    )
     space = LanguageSpace(target.getvalue())
     rows = space.passages(np.stack([vector(text) for text in texts]))
     query = rng.normal(size=DIM).astype(np.float32)
