@@ -192,21 +192,27 @@ def words(found: Lexical, candidates: Pool) -> Words:
         strength[:, column] = np.where(exact, 1.0, np.where(near, _NEAR, 0.0))
         standing[:, column] = exact | near
     units = 0
+    wholes = {match.term.whole for match in found.matches}
+    parts: dict[int, Floats] = {}
     for column, match in enumerate(found.matches):
         got, lost = here[column][candidates.langs], missing[column][candidates.langs]
         there = strength[:, column]
         value = np.where(there > 0, there * got, lost)
+        if match.common:
+            value = np.zeros_like(value)  # where it stands was not looked up
         whole = match.term.whole
         if whole >= 0:
             # A part of something that is there as a whole says nothing more.
             value = np.where(standing[:, whole], 0.0, value)
-        else:
-            units += 1
-        if any(other.term.whole == column for other in found.matches):
+            parts[whole] = parts.get(whole, np.zeros(n, np.float32)) + value
+            continue
+        units += 1
+        if column in wholes:
             value = np.maximum(value, 0.0)  # if it is missing, its parts tell how much of it is
-        if match.common:
-            value = np.zeros_like(value)  # where it stands was not looked up
         evidence += value.astype(np.float32)
+    for whole, value in parts.items():
+        # All of them, here and there in a text, are not the whole.
+        evidence += np.minimum(value, _NEAR * here[whole].max())
     return Words(evidence / math.sqrt(max(1, units)), standing)
 
 
