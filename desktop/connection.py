@@ -132,7 +132,17 @@ class Connection(QObject):
         request_id = next(self._ids)
         # Hello is the one request without an id, and it is never sent from here.
         line = api.encode(msgspec.structs.replace(message, id=request_id))
-        self._pending[request_id] = _Pending(done, failed)
+        pending = _Pending(done, failed)
+        if len(line) >= api.MAX_REQUEST_BYTES:
+            # The service would take it for nonsense and hang up.
+            refused = api.Failed(
+                id=request_id,
+                title=self.tr("This is too long"),
+                message=self.tr("The search service takes less at once."),
+            )
+            QTimer.singleShot(0, self, lambda: self._fail(pending, refused))
+            return request_id
+        self._pending[request_id] = pending
         if self._greeted:
             self._socket.write(line)
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, QTimer, Signal
@@ -18,6 +19,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QLineEdit,
     QMessageBox,
     QPlainTextEdit,
     QProgressBar,
@@ -38,6 +40,7 @@ from desktop.widgets import ElidedLabel, tool_button
 from indexer import api
 from indexer.settings import Settings
 
+ChooseFolder = Callable[[QWidget, Callable[[str], None]], None]
 _REFRESH_MS = 700
 _PROBLEMS_AT_ONCE = 500
 
@@ -328,11 +331,19 @@ class ProblemsPane(QWidget):
 
 
 class SettingsPane(QWidget):
-    """What a person can choose."""
+    """What a person can choose.
 
-    def __init__(self, connection: Connection, parent: QWidget | None = None) -> None:
+    Args:
+        connection: The service.
+        choose_folder: Asks the person for a folder and calls back with it.
+    """
+
+    def __init__(
+        self, connection: Connection, choose_folder: ChooseFolder, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._connection = connection
+        self._choose_folder = choose_folder
         self._stored: Settings | None = None
         column = QVBoxLayout(self)
         column.setContentsMargins(16, 14, 16, 16)
@@ -376,6 +387,7 @@ class SettingsPane(QWidget):
         self.workers.setSpecialValueText(self.tr("Automatic"))
         self.deadline = self._spin("extractionDeadline", 1, 3600, self.tr(" s"))
         self.memory = self._spin("extractionMemory", 256, 65536, self.tr(" MB"))
+        reranking = self._reranking()
         rows: tuple[tuple[str, QWidget], ...] = (
             (self.tr("&Leave out"), ignore),
             ("", self.hidden),
@@ -385,11 +397,12 @@ class SettingsPane(QWidget):
             (self.tr("Files read &at once"), self.workers),
             (self.tr("Time &per file"), self.deadline),
             (self.tr("&Memory per file"), self.memory),
+            (self.tr("&Better order"), reranking),
         )
         for text, field in rows:
             if text:
                 label = QLabel(text)
-                label.setBuddy(self.ignore if field is ignore else field)
+                label.setBuddy({ignore: self.ignore, reranking: self.rerank}.get(field, field))
                 field.setAccessibleName(text.replace("&", ""))
                 form.addRow(label, field)
             else:
@@ -410,10 +423,44 @@ class SettingsPane(QWidget):
         column.addLayout(row)
         self.ignore.textChanged.connect(self._changed)
         self.hidden.toggled.connect(self._changed)
+        self.rerank.toggled.connect(self._changed)
+        self.reranker.textChanged.connect(self._changed)
         self.device.currentIndexChanged.connect(self._changed)
         for spin in (self.largest, self.threads, self.workers, self.deadline, self.memory):
             spin.valueChanged.connect(self._changed)
         self._changed()
+
+    def _reranking(self) -> QWidget:
+        """Whether a reranker is used, and which."""
+        self.rerank = QCheckBox(self.tr("Order the first hits again with a reranker"))
+        self.rerank.setObjectName("rerank")
+        self.reranker = QLineEdit()
+        self.reranker.setObjectName("rerankerFolder")
+        self.reranker.setAccessibleName(self.tr("Folder of the reranker"))
+        self.reranker.setPlaceholderText(self.tr("Folder of the reranker"))
+        self.browse = QPushButton(self.tr("Choose…"))
+        self.browse.setObjectName("chooseReranker")
+        self.browse.clicked.connect(lambda: self._choose_folder(self, self.reranker.setText))
+        hint = QLabel(
+            self.tr(
+                "A cross-encoder, as Hugging Face's tools store it. Results appear first and are then "
+                "ordered again; without a graphics card that takes some seconds."
+            )
+        )
+        hint.setProperty("muted", True)
+        hint.setWordWrap(True)
+        whole = QWidget()
+        column = QVBoxLayout(whole)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        row.addWidget(self.reranker, 1)
+        row.addWidget(self.browse)
+        column.addWidget(self.rerank)
+        column.addLayout(row)
+        column.addWidget(hint)
+        return whole
 
     def _spin(self, name: str, low: int, high: int, suffix: str) -> QSpinBox:
         spin = QSpinBox()
@@ -442,6 +489,8 @@ class SettingsPane(QWidget):
         self.workers.setValue(stored.extraction_workers)
         self.deadline.setValue(round(stored.extraction_deadline_s))
         self.memory.setValue(stored.extraction_memory_mb)
+        self.rerank.setChecked(stored.rerank)
+        self.reranker.setText(wording.printable(api.local_path(stored.reranker)))
         self._stored = stored
         self._changed()
 
@@ -457,12 +506,26 @@ class SettingsPane(QWidget):
             extraction_workers=self.workers.value(),
             extraction_deadline_s=float(self.deadline.value()),
             extraction_memory_mb=self.memory.value(),
+            rerank=self.rerank.isChecked(),
+            reranker=self._folder(stored),
         )
+
+    def _folder(self, stored: Settings) -> str:
+        """The reranker's folder; one whose name cannot be shown stays as it is unless it was changed."""
+        entered = self.reranker.text().strip()
+        if entered == wording.printable(api.local_path(stored.reranker)):
+            return stored.reranker
+        return str(Path(entered).expanduser()) if entered.startswith("~") else entered
 
     def _changed(self) -> None:
         stored = self._stored
+        # Off and with a folder, it is still used where a graphics card makes it quick.
+        folder = self._folder(Settings())
+        lacking = self.rerank.isChecked() and not (folder and Path(api.local_path(folder)).is_dir())
         self.save.setEnabled(stored is not None and self._entered(stored) != stored)
-        if self.save.isEnabled():
+        if lacking:
+            self.note.setText(self.tr("Choose the folder that the reranker is in."))
+        elif self.save.isEnabled():
             self.note.setText("")
 
     def _save(self) -> None:
@@ -494,6 +557,7 @@ class LibraryDialog(QDialog):
     Args:
         theme: Fonts and colours.
         connection: The service.
+        choose_folder: Asks the person for a folder and calls back with it.
     """
 
     add_wanted = Signal()
@@ -501,11 +565,18 @@ class LibraryDialog(QDialog):
     copy_wanted = Signal(str)
     changed = Signal()
 
-    def __init__(self, theme: Theme, connection: Connection, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        theme: Theme,
+        connection: Connection,
+        parent: QWidget | None = None,
+        *,
+        choose_folder: ChooseFolder,
+    ) -> None:
         super().__init__(parent)
         self.setObjectName("libraryDialog")
         self.setWindowTitle(self.tr("Library"))
-        self.resize(720, 560)
+        self.resize(720, 620)
         self._theme = theme
         self._connection = connection
         self._cards: dict[str, FolderCard] = {}
@@ -522,10 +593,14 @@ class LibraryDialog(QDialog):
         self.tabs.tabBar().setDrawBase(False)
         column.addWidget(self.tabs)
         self.problems = ProblemsPane(connection)
-        self.settings = SettingsPane(connection)
+        self.settings = SettingsPane(connection, choose_folder)
         self.tabs.addTab(self._folders_tab(), self.tr("Folders"))
         self.tabs.addTab(self.problems, self.tr("Problems"))
-        self.tabs.addTab(self.settings, self.tr("Settings"))
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setWidget(self.settings)
+        self.tabs.addTab(scroll, self.tr("Settings"))
         self.tabs.currentChanged.connect(self.refresh)
         self.problems.reveal_wanted.connect(self.reveal_wanted)
         self.problems.copy_wanted.connect(self.copy_wanted)

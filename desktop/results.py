@@ -14,6 +14,7 @@ from PySide6.QtCore import (
     QEvent,
     QModelIndex,
     QPersistentModelIndex,
+    QPoint,
     QPointF,
     QRect,
     QRectF,
@@ -26,12 +27,14 @@ from PySide6.QtGui import (
     QFont,
     QFontMetrics,
     QHelpEvent,
+    QKeyEvent,
     QMouseEvent,
     QPainter,
     QResizeEvent,
     QTextCharFormat,
     QTextLayout,
     QTextOption,
+    QWheelEvent,
 )
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -150,7 +153,7 @@ class ResultsModel(QAbstractListModel):
                 for part in (
                     wording.file_name(row.hit.path),
                     wording.place(row.passage.locator),
-                    _percent(row.passage.similarity),
+                    wording.percent(row.passage.similarity) if wording.compared(row.passage) else "",
                     snippet(row.passage, row.hit.media).text,
                 )
                 if part
@@ -174,9 +177,12 @@ class ResultsModel(QAbstractListModel):
         if not keep_expanded:
             self._expanded.clear()
             self._weak_shown = False
-        # Strong ones first, whatever order they came in: the line between them can be drawn once only.
-        self._hits = tuple(sorted((h for h in hits if h.passages), key=lambda h: h.weak))
+        self._hits = tuple(hit for hit in hits if hit.passages)
         return self._rebuild()
+
+    def moves(self, hits: Sequence[api.Hit]) -> bool:
+        """Whether an answer would put the files in another order, or show others."""
+        return [hit.path for hit in hits if hit.passages] != [hit.path for hit in self._hits]
 
     def set_expanded(self, path: str, expanded: bool) -> None:
         """Show or hide the further passages of a file."""
@@ -207,8 +213,8 @@ class ResultsModel(QAbstractListModel):
 
     @property
     def strong(self) -> int:
-        """How many files are not weak."""
-        return sum(not hit.weak for hit in self._hits)
+        """How many files come before the weak ones at the end; a reranker may leave weak ones among them."""
+        return max((i + 1 for i, hit in enumerate(self._hits) if not hit.weak), default=0)
 
     @property
     def hidden(self) -> int:
@@ -334,14 +340,11 @@ def _pieces(text: str, media: str) -> list[tuple[int, int, bool]]:
     return pieces or [(*p.span(), True) for p in words]
 
 
-def _percent(similarity: float) -> str:
-    return f"{max(0, min(100, round(similarity * 100)))}"
-
-
 class ResultsDelegate(QStyledItemDelegate):
     """Paints rows; all sizes follow the font, everything that may be long is elided."""
 
     toggled = Signal(QModelIndex)
+    why_wanted = Signal(QModelIndex)
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -419,7 +422,7 @@ class ResultsDelegate(QStyledItemDelegate):
             online = row.hit.online
             plain = online and not row.hit.weak
             paint_icon(painter, name, box, self._theme.color("accent_text" if plain else "muted"))
-            edge = self._similarity(painter, row.hit, row.hit.similarity, right, top, self._name.height())
+            edge = self._similarity(painter, row, state, right, top, self._name.height())
             painter.setFont(self._name_font)
             painter.setPen(self._theme.color("text" if plain else "muted"))
             room = QRect(left, top, edge - 12 - left, self._name.height())
@@ -427,7 +430,7 @@ class ResultsDelegate(QStyledItemDelegate):
             text = self._name.elidedText(title, Qt.TextElideMode.ElideMiddle, room.width())
             painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, text)
             top += self._name.height() + 2
-        self._second_line(painter, row, left, right, top)
+        self._second_line(painter, row, state, left, right, top)
         top += self._small.height() + 4
         layout = self._layout(row, right - left)
         painter.setPen(self._theme.color("muted" if row.hit.weak else "text"))
@@ -460,30 +463,49 @@ class ResultsDelegate(QStyledItemDelegate):
             painter.drawRoundedRect(body.adjusted(0.5, 0.5, -0.5, -0.5), 8, 8)
 
     def _similarity(
-        self, painter: QPainter, hit: api.Hit, value: float, right: int, top: int, height: int
+        self, painter: QPainter, row: Row, state: QStyle.StateFlag, right: int, top: int, height: int
     ) -> int:
         """Draw bar and number against the right edge; the left edge of both is returned."""
+        if not wording.compared(row.passage):
+            return right
+        value = row.hit.similarity if row.is_file else row.passage.similarity
         painter.setFont(self._small_font)
         painter.setPen(self._theme.color("muted"))
         widest = self._small.horizontalAdvance("100")
         number = QRect(right - widest, top, widest, height)
-        painter.drawText(number, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, _percent(value))
+        align = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        painter.drawText(number, align, wording.percent(value))
         bar = QRectF(number.left() - 8 - 44, top + height / 2 - 2, 44, 4)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(self._theme.color("track"))
         painter.drawRoundedRect(bar, 2, 2)
         filled = QRectF(bar)
         filled.setWidth(max(4.0, bar.width() * max(0.0, min(1.0, value))))
-        painter.setBrush(self._theme.color("control" if hit.weak else "accent"))
+        painter.setBrush(self._theme.color("control" if row.hit.weak else "accent"))
         painter.drawRoundedRect(filled, 2, 2)
-        return int(bar.left())
+        ask = self._why_rect(right, top, height)
+        if state & (QStyle.StateFlag.State_Selected | QStyle.StateFlag.State_MouseOver):
+            sign = QRect(ask.left(), ask.center().y() - 7, 15, 15)
+            paint_icon(painter, "info", sign, self._theme.color("accent_text"))
+        return ask.left()
 
-    def _second_line(self, painter: QPainter, row: Row, left: int, right: int, top: int) -> None:
+    def _why_rect(self, right: int, top: int, height: int) -> QRect:
+        """The sign that tells why, with bar and number, which do so as well."""
+        left = right - self._small.horizontalAdvance("100") - 8 - 44 - 8 - 15
+        return QRect(left, top, right - left, height)
+
+    def why_box(self, row: Row, rect: QRect) -> QRect:
+        """Where in a row's rectangle a click asks for the reasons."""
+        top = rect.top() + self._pad + (self._divider if row.opens_weak else 0)
+        top += self._name.height() + 2 if row.parent else 0
+        height = self._name.height() if row.is_file else self._small.height()
+        return self._why_rect(rect.right() - 18, top, height)
+
+    def _second_line(
+        self, painter: QPainter, row: Row, state: QStyle.StateFlag, left: int, right: int, top: int
+    ) -> None:
         height = self._small.height()
-        if row.is_file:
-            edge = right
-        else:
-            edge = self._similarity(painter, row.hit, row.passage.similarity, right, top, height) - 10
+        edge = right if row.is_file else self._similarity(painter, row, state, right, top, height) - 10
         chip = wording.language_chip(row.passage, row.hit)
         if chip:
             edge = self._draw_chip(painter, chip, edge, top, height) - 8
@@ -571,6 +593,11 @@ class ResultsDelegate(QStyledItemDelegate):
         if event.type() == QEvent.Type.MouseButtonRelease and isinstance(event, QMouseEvent):
             row = cast(Row, index.data(ROW))
             rect: QRect = option.rect
+            here = event.position().toPoint()
+            signs = self.why_box(row, rect).adjusted(-6, -4, 6, 4)
+            if wording.compared(row.passage) and signs.contains(here):
+                self.why_wanted.emit(index)
+                return True
             if row.more:
                 top = rect.top() + self._pad + self._name.height() + 2
                 top += self._divider if row.opens_weak else 0
@@ -580,7 +607,7 @@ class ResultsDelegate(QStyledItemDelegate):
                 if not row.hit.online:
                     edge -= self._chip.horizontalAdvance(self.tr("offline")) + 20
                 box = self._more_rect(row, edge, top, self._small.height()).adjusted(-6, -4, 6, 4)
-                if box.contains(event.position().toPoint()):
+                if box.contains(here):
                     self.toggled.emit(index)
                     return True
         return super().editorEvent(event, model, option, index)
@@ -598,7 +625,9 @@ class ResultsDelegate(QStyledItemDelegate):
         lines = [wording.tilde(row.hit.path)]
         if row.passage.lang and row.passage.lang != "code":
             lines.append(self.tr("Language: %1").replace("%1", wording.language_name(row.passage.lang)))
-        lines.append(self.tr("Similarity: %1").replace("%1", _percent(row.passage.similarity)))
+        if wording.compared(row.passage):
+            text = self.tr("Similarity: %1 – click it for the reasons (Ctrl+I)")
+            lines.append(text.replace("%1", wording.percent(row.passage.similarity)))
         QToolTip.showText(event.globalPos(), "\n".join(lines), view)
         return True
 
@@ -666,6 +695,8 @@ class ResultsView(QListView):
     """The list. The search field keeps the focus and sends it the keys that move."""
 
     opened = Signal()
+    touched = Signal()  # the person moves in the list
+    why_wanted = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -677,6 +708,7 @@ class ResultsView(QListView):
         self._delegate = delegate
         self.setItemDelegate(delegate)
         delegate.toggled.connect(self.toggle)
+        delegate.why_wanted.connect(self._ask_why)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -686,6 +718,7 @@ class ResultsView(QListView):
         self.setMouseTracking(True)
         self.setUniformItemSizes(False)
         self.verticalScrollBar().setSingleStep(28)
+        self.verticalScrollBar().actionTriggered.connect(lambda _: self.touched.emit())
         self.doubleClicked.connect(lambda _: self.opened.emit())
         theme.changed.connect(self._restyle)
 
@@ -718,6 +751,7 @@ class ResultsView(QListView):
         """Select the row `step` further down (negative: up), stopping at the ends."""
         count = self.results.rowCount()
         if count:
+            self.touched.emit()
             here = self.currentIndex().row() if self.currentIndex().isValid() else -1
             self.setCurrentIndex(self.results.index(max(0, min(count - 1, here + step))))
 
@@ -731,6 +765,7 @@ class ResultsView(QListView):
         """Show or hide the further passages of the file at an index."""
         row = self.results.row(index)
         if row is not None and row.is_file:
+            self.touched.emit()
             self.setCurrentIndex(index)
             self.results.set_expanded(row.hit.path, not row.expanded)
 
@@ -739,6 +774,7 @@ class ResultsView(QListView):
         row = self.current()
         if row is None or not row.is_file or row.expanded or not row.more:
             return False
+        self.touched.emit()
         self.results.set_expanded(row.hit.path, True)
         return True
 
@@ -747,10 +783,33 @@ class ResultsView(QListView):
         row = self.current()
         if row is None or (row.is_file and not row.expanded):
             return False
+        self.touched.emit()
         position = self.results.find((row.owner, -1))
         self.setCurrentIndex(self.results.index(position))
         self.results.set_expanded(row.owner, False)
         return True
+
+    def why_corner(self) -> QPoint:
+        """Where on the screen the reasons of the selected row are told."""
+        row, rect = self.current(), self.visualRect(self.currentIndex())
+        box = rect if row is None else self._delegate.why_box(row, rect)
+        return self.viewport().mapToGlobal(box.bottomLeft() + QPoint(0, 5))
+
+    def _ask_why(self, index: QModelIndex) -> None:
+        self.setCurrentIndex(index)
+        self.why_wanted.emit()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        self.touched.emit()
+        super().mousePressEvent(event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        self.touched.emit()
+        super().keyPressEvent(event)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        self.touched.emit()
+        super().wheelEvent(event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._delegate.forget()

@@ -294,8 +294,17 @@ def _style_sheet(c: Colors) -> str:
     QListWidget#completions, QFrame#whyPopup {{
         background: {c.raised}; border: 1px solid {c.control}; color: {c.text};
     }}
-    QListWidget#completions::item {{ padding: 4px 8px; }}
-    QListWidget#completions::item:selected {{ background: {c.selection}; color: {c.text}; }}
+    QPushButton#showWeak {{
+        border: none; border-top: 1px solid {c.border}; border-radius: 0; padding: 8px;
+        background: {c.surface};
+    }}
+    QPushButton#showWeak:hover {{ background: {c.hover}; }}
+    QPushButton#showWeak:focus {{ border: 2px solid {c.accent}; padding: 7px; }}
+    QToolButton::menu-indicator {{ image: none; }}
+    QMenu {{ background: {c.raised}; border: 1px solid {c.control}; padding: 4px; }}
+    QMenu::item {{ padding: 6px 28px 6px 14px; border-radius: 5px; color: {c.text}; }}
+    QMenu::item:selected {{ background: {c.selection}; }}
+    QMenu::separator {{ height: 1px; background: {c.border}; margin: 4px 8px; }}
     QListView#results, QTextBrowser#textView, QPlainTextEdit#codeView, QAbstractScrollArea#pageView {{
         background: {c.surface}; border: none;
     }}
@@ -335,6 +344,11 @@ def _style_sheet(c: Colors) -> str:
     QTreeView::item:hover {{ background: {c.hover}; }}
     QTreeView::item:selected {{ background: {c.selection}; color: {c.text}; }}
     QTreeView:focus {{ border: 1px solid {c.accent}; }}
+    QLineEdit#rerankerFolder {{
+        border: 1px solid {c.control}; border-radius: 7px; background: {c.surface}; padding: 5px 8px;
+    }}
+    QLineEdit#rerankerFolder:focus {{ border: 2px solid {c.accent}; padding: 4px 7px; }}
+    QLineEdit#rerankerFolder:disabled {{ color: {c.control}; border-color: {c.border}; }}
     QPlainTextEdit#ignoreField {{
         border: 1px solid {c.control}; border-radius: 7px; background: {c.surface}; padding: 4px;
     }}

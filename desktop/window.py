@@ -14,7 +14,6 @@ from PySide6.QtGui import (
     QCursor,
     QDragEnterEvent,
     QDropEvent,
-    QGuiApplication,
     QKeyEvent,
     QKeySequence,
     QMouseEvent,
@@ -32,6 +31,7 @@ from PySide6.QtWidgets import (
     QPushButton,
     QSplitter,
     QStackedWidget,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -45,8 +45,16 @@ from desktop.help import HelpDialog
 from desktop.home import EmptyPage, HomePage
 from desktop.library import LibraryDialog
 from desktop.preview import PreviewPane
-from desktop.query_line import CompletionList, WhyPopup, wants_completions
-from desktop.results import ResultsView, Row
+from desktop.query_line import (
+    CompletionList,
+    FilterMenu,
+    QueryField,
+    WhyPopup,
+    fitting,
+    wants_completions,
+    with_filter,
+)
+from desktop.results import ResultsView, Row, snippet
 from desktop.status_strip import StatusStrip
 from desktop.theme import Theme
 from desktop.widgets import Banner, tool_button
@@ -57,8 +65,7 @@ _FRESHEN_MS = 3000
 _LIMIT = 40
 _PASSAGES = 4
 _CHANNEL = "window"
-_LONG_PASTE = 300
-_MOST_PASTED = 200_000
+_HISTORY = 50
 
 
 class MainWindow(QWidget):
@@ -102,6 +109,9 @@ class MainWindow(QWidget):
         self._like_name = ""
         self._history: list[tuple[str, api.Like | None, str]] = []
         self._complete_id = 0
+        self._better: api.SearchResult | None = None  # a better order that waits for the person
+        self._walked = False  # whether the person has moved in the list since it was filled
+        self._reranked = False
         self._final = False
         self._took = 0.0
         self._files_seen = -1
@@ -126,12 +136,11 @@ class MainWindow(QWidget):
         top = QHBoxLayout()
         top.setContentsMargins(14, 12, 12, 12)
         top.setSpacing(6)
-        self.field = QLineEdit()
+        self.field = QueryField(self._theme)
         self.field.setObjectName("searchField")
         self.field.setAccessibleName(self.tr("Search"))
         self.field.setPlaceholderText(self.tr("Search by meaning, in any language"))
         self.field.setFont(self._theme.font(1.25))
-        self.field.setMaxLength(4000)
         magnifier = QAction(icon("search", QPalette.ColorRole.PlaceholderText), "", self.field)
         self.field.addAction(magnifier, QLineEdit.ActionPosition.LeadingPosition)
         self._clear_action = QAction(
@@ -140,14 +149,19 @@ class MainWindow(QWidget):
         self._clear_action.triggered.connect(self.field.clear)
         self.field.addAction(self._clear_action, QLineEdit.ActionPosition.TrailingPosition)
         self._clear_action.setVisible(False)
+        self.filters = FilterMenu(self)
+        self.filters_button = tool_button("filter", self.tr("Filters (Alt+F)"), "filtersButton")
+        self.filters_button.setMenu(self.filters)
+        self.filters_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.library_button = tool_button(
             "library", self.tr("Library, problems and settings (Ctrl+,)"), "libraryButton"
         )
         self.help_button = tool_button("help", self.tr("Keyboard shortcuts (F1)"), "helpButton")
-        for button in (self.library_button, self.help_button):
+        for button in (self.filters_button, self.library_button, self.help_button):
             button.setIconSize(QSize(22, 22))
         top.addWidget(self.field, 1)
         top.addSpacing(4)
+        top.addWidget(self.filters_button)
         top.addWidget(self.library_button)
         top.addWidget(self.help_button)
         column.addLayout(top)
@@ -172,7 +186,7 @@ class MainWindow(QWidget):
         self._under.setLayout(under)
         self._under.hide()
         column.addWidget(self._under)
-        self.completions = CompletionList(self)
+        self.completions = CompletionList(self._theme, self)
         self.banner = Banner()
         holder = QVBoxLayout()
         holder.setContentsMargins(14, 0, 14, 10)
@@ -205,6 +219,13 @@ class MainWindow(QWidget):
         self.summary.setProperty("muted", True)
         row.addWidget(self.summary)
         row.addStretch(1)
+        self.better_button = QPushButton(self.tr("Better order available"))
+        self.better_button.setObjectName("betterOrder")
+        self.better_button.setProperty("link", True)
+        self.better_button.setToolTip(self.tr("The reranker is done. Order the list as it says (Ctrl+R)"))
+        self.better_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.better_button.hide()
+        row.addWidget(self.better_button)
         listing.addWidget(header)
         self.results = ResultsView(self._theme)
         self.nothing = QLabel()
@@ -212,7 +233,10 @@ class MainWindow(QWidget):
         self.nothing.setWordWrap(True)
         self.nothing.setContentsMargins(18, 10, 18, 10)
         self.nothing.setText(
-            self.tr("Nothing close to this was found. Try a whole question, other words, or fewer filters.")
+            self.tr(
+                "Nothing clearly close was found; these are the nearest. "
+                "A whole question, other words or fewer filters may find more."
+            )
         )
         self.nothing.hide()
         listing.addWidget(self.nothing)
@@ -237,7 +261,8 @@ class MainWindow(QWidget):
         self.setFocusProxy(self.field)
         self.field.setFocus()
         order = [
-            self.field, self.chip, self.library_button, self.help_button, self.results, self.weak_button,
+            self.field, self.filters_button, self.library_button, self.help_button, self.chip,
+            self.better_button, self.results, self.weak_button,
             self.preview.open_button, self.preview.reveal_button, self.preview.copy_button,
             self.strip.pause, self.strip.problems,
         ]  # fmt: skip
@@ -245,19 +270,26 @@ class MainWindow(QWidget):
             QWidget.setTabOrder(before, after)
 
     def _connect(self) -> None:
-        self.field.textChanged.connect(self._typed)
+        self.field.textChanged.connect(lambda _: self._typed())
         self.field.installEventFilter(self)
         for watched in (self.results, self.preview.page_view, self.preview.code_view, self.preview.text_view):
             watched.installEventFilter(self)
+            watched.viewport().installEventFilter(self)  # a press with the back button
         self.results.selectionModel().currentChanged.connect(self._selected)
         self.results.opened.connect(self._open)
+        self.results.touched.connect(self._walk)
+        self.results.why_wanted.connect(self._show_why)
+        self.better_button.clicked.connect(self._take_better)
+        self.field.pasted.connect(self._search_pasted)
+        self.filters.chosen.connect(self._insert_filter)
+        self.filters.help_wanted.connect(lambda: self.show_help(1))
         self.results.customContextMenuRequested.connect(self._menu)
         self.preview.open_wanted.connect(self._open_path)
         self.preview.reveal_wanted.connect(self._reveal_path)
         self.preview.copy_wanted.connect(self._copy_path)
         self.preview.link_wanted.connect(self._ask_link)
         self.library_button.clicked.connect(lambda: self.show_library(0))
-        self.help_button.clicked.connect(self.show_help)
+        self.help_button.clicked.connect(lambda: self.show_help(0))
         self.home.add_wanted.connect(self.choose_folder)
         self.home.sample_wanted.connect(self._add_sample)
         self.home.question_chosen.connect(self._ask_question)
@@ -278,7 +310,9 @@ class MainWindow(QWidget):
         for keys in ("Ctrl+L", "Ctrl+K", "Ctrl+F"):
             QShortcut(QKeySequence(keys), self, self._focus_field)
         QShortcut(QKeySequence("Ctrl+,"), self, lambda: self.show_library(0))
-        QShortcut(QKeySequence("F1"), self, self.show_help)
+        QShortcut(QKeySequence("F1"), self, lambda: self.show_help(0))
+        QShortcut(QKeySequence("Alt+F"), self, self.filters_button.showMenu)
+        QShortcut(QKeySequence("Ctrl+R"), self, self._take_better)
         QShortcut(QKeySequence("Ctrl+Shift+C"), self, self._copy)
         for keys in ("Ctrl+Return", "Ctrl+Enter"):
             QShortcut(QKeySequence(keys), self, self._reveal)
@@ -312,6 +346,11 @@ class MainWindow(QWidget):
     # --- keyboard -------------------------------------------------------------------------
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.MouseButtonPress and isinstance(event, QMouseEvent):
+            if event.button() == Qt.MouseButton.BackButton:
+                self._back()
+                return True
+            return super().eventFilter(watched, event)
         if event.type() != QEvent.Type.KeyPress or not isinstance(event, QKeyEvent):
             return super().eventFilter(watched, event)
         if watched is self.field:
@@ -324,8 +363,6 @@ class MainWindow(QWidget):
 
     def _field_key(self, event: QKeyEvent) -> bool:
         key, plain = event.key(), not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        if event.matches(QKeySequence.StandardKey.Paste) and self._paste():
-            return True
         if self.completions.isVisible() and plain:
             if key in (Qt.Key.Key_Up, Qt.Key.Key_Down):
                 self.completions.step(1 if key == Qt.Key.Key_Down else -1)
@@ -336,7 +373,9 @@ class MainWindow(QWidget):
             if key == Qt.Key.Key_Escape:
                 self.completions.hide()
                 return True
-        if key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and plain:
+        if key == Qt.Key.Key_Down and plain and self._at_last() and self.weak_button.isVisible():
+            self._show_weak()
+        elif key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and plain:
             self.results.step(1 if key == Qt.Key.Key_Down else -1)
         elif key in (Qt.Key.Key_PageUp, Qt.Key.Key_PageDown) and plain:
             step = self.results.page_rows()
@@ -352,7 +391,7 @@ class MainWindow(QWidget):
         elif key == Qt.Key.Key_Left and plain and self._at_end():
             return self.results.collapse()
         elif event.text() in ("?", "？") and not self.field.text():
-            self.show_help()
+            self.show_help(0)
         else:
             return False
         return True
@@ -382,6 +421,9 @@ class MainWindow(QWidget):
             return True
         return False
 
+    def _at_last(self) -> bool:
+        return self.results.currentIndex().row() == self.results.results.rowCount() - 1
+
     def _at_end(self) -> bool:
         field = self.field
         return not field.hasSelectedText() and field.cursorPosition() == len(field.text())
@@ -401,8 +443,8 @@ class MainWindow(QWidget):
 
     # --- searching ------------------------------------------------------------------------
 
-    def _typed(self, text: str) -> None:
-        self._clear_action.setVisible(bool(text))
+    def _typed(self) -> None:
+        self._clear_action.setVisible(bool(self.field.text()))
         if self._wanted():
             self._debounce.start()
             return
@@ -411,6 +453,7 @@ class MainWindow(QWidget):
         if self._search_id:
             self._connection.cancel(self._search_id)
         self._search_id, self._asked, self._shown = 0, "", ""
+        self._no_better()
         self.results.show_hits((), refine=False)
         self.preview.clear()
         self._show_problems(())
@@ -445,18 +488,49 @@ class MainWindow(QWidget):
         self._dismiss("search")
         if not refine and not reply.final and not reply.hits:
             return
-        self._shown = self._asked
-        if not refine:  # what the person waited for; the best sentences are marked after that
-            self._took = reply.took_ms
         if reply.final:
             self._search_id = 0
             self._files_seen = self._status.files if self._status else -1
+        if not refine:  # what the person waited for; the best sentences are marked after that
+            self._took = reply.took_ms
+            self._walked = self._reranked = False
+        elif self._reranked and not reply.final:
+            return  # the same search once more, since files came in: not back to the order before
+        self._no_better()
+        self._shown = self._asked
+        if refine and reply.reranked and self._walked and self.results.results.moves(reply.hits):
+            # Rows do not move below somebody's hands.
+            self._better = reply
+            self.better_button.show()
+            return
+        self._show_result(reply, refine=refine)
+
+    def _show_result(self, reply: api.SearchResult, *, refine: bool) -> None:
+        self._reranked = reply.reranked
         self.results.show_hits(reply.hits, refine=refine)
         self._show_problems(reply.problems)
         self._show_weakness()
         self._show_page()
         self._selected()
         self._summarise()
+
+    def _walk(self) -> None:
+        self._walked = True
+
+    def _take_better(self) -> None:
+        """Order the list as the reranker says, now that the person asks for it."""
+        if (better := self._better) is None:
+            return
+        self._no_better()
+        self._show_result(better, refine=True)
+        self.results.scrollToTop()
+        self.results.setCurrentIndex(self.results.results.index(0))
+        self._walked = False
+        self.field.setFocus()
+
+    def _no_better(self) -> None:
+        self._better = None
+        self.better_button.hide()
 
     def _search_failed(self, reply: api.Failed) -> None:
         self._search_id = 0
@@ -470,8 +544,12 @@ class MainWindow(QWidget):
         if self._asked != self._shown:
             self.summary.setText(self.tr("Searching…"))
             return
-        count = len(self.results.results.hits)
-        self.summary.setText(f"{wording.files(count)}  ·  {wording.took(self._took)}")
+        model = self.results.results
+        parts = [wording.files(len(model.hits) - model.hidden)]
+        if model.hidden:
+            weaker = self.tr("%n weaker", "", model.hidden)
+            parts.append(weaker)
+        self.summary.setText("  ·  ".join([*parts, wording.took(self._took)]))
 
     def _selected(self) -> None:
         row = self.results.current()
@@ -487,7 +565,13 @@ class MainWindow(QWidget):
         return query if like is None else f"\0{like.path}\0{like.chunk}\0{like.text}\0{query}"
 
     def _show_problems(self, problems: tuple[api.QueryProblem, ...]) -> None:
-        text = wording.printable("  ·  ".join(problem.message for problem in problems[:3]))
+        query = self.field.text()
+        # Places count in what was asked, which has no spaces at its ends.
+        lead = len(query) - len(query.lstrip())
+        asked = query.strip()
+        text = "  ·  ".join(wording.query_problem(problem, asked) for problem in problems[:3])
+        if self._wanted() == self._shown or not problems:
+            self.field.underline([(p.start + lead, p.end + lead) for p in problems if p.start < p.end])
         self.misunderstood.setText(text)
         self.misunderstood.setVisible(bool(text))
         self._under.setVisible(bool(text) or self._like is not None)
@@ -495,6 +579,7 @@ class MainWindow(QWidget):
     def _show_weakness(self) -> None:
         model = self.results.results
         self.nothing.setVisible(bool(model.hits) and not model.strong)
+        self.weak_button.setAccessibleDescription(self.tr("Also with the arrow down on the last row"))
         self.weak_button.setVisible(model.hidden > 0)
         self.weak_button.setText(self.tr("Show %n weaker match(es)", "", model.hidden))
 
@@ -512,10 +597,9 @@ class MainWindow(QWidget):
         row = self.results.current()
         if row is None or self.pages.currentWidget() is not self.splitter:
             return
-        popup = WhyPopup(self._theme, row.passage, self)
-        place = self.results.visualRect(self.results.currentIndex())
-        popup.move(self.results.viewport().mapToGlobal(place.topLeft() + QPoint(40, 40)))
-        popup.show()
+        self.results.scrollTo(self.results.currentIndex())
+        popup = WhyPopup(self._theme, row.passage, row.hit.weak, self)
+        popup.show_at(self.results.why_corner())
 
     def _similar_files(self) -> None:
         if (path := self._current_path()) is not None:
@@ -524,18 +608,27 @@ class MainWindow(QWidget):
     def _similar_passages(self) -> None:
         row = self.results.current()
         if row is not None and self._current_path() is not None:
-            words = row.passage.text.split()
-            name = " ".join(words[:6])[:48]
-            self._search_like(api.Like(chunk=row.passage.chunk), f"“{wording.printable(name)}…”")
+            text = " ".join(snippet(row.passage, row.hit.media).text.split())
+            name = f"{text[:40].rstrip()}…" if len(text) > 48 else text
+            self._search_like(api.Like(chunk=row.passage.chunk), f"“{name}”")
 
-    def _paste(self) -> bool:
-        """A long text in the clipboard is not typed but searched for; False when it is short."""
-        text = QGuiApplication.clipboard().text().strip()
-        if len(text) <= _LONG_PASTE and "\n" not in text:
-            return False
-        words = self.tr("pasted text (%n word(s))", "", len(text.split()))
-        self._search_like(api.Like(text=text[:_MOST_PASTED]), words, keep=True)
-        return True
+    def _search_pasted(self, text: str) -> None:
+        """A long text is not typed but searched for; the words in the field narrow it."""
+        text = fitting(text.strip())
+        self._search_like(api.Like(text=text), wording.pasted(text), keep=True)
+
+    def _insert_filter(self, insert: str, stop: int) -> None:
+        self.field.setFocus()
+        text, cursor = self.field.text(), self._cursor()
+        text, cursor = with_filter(text, cursor, insert, stop)
+        self.field.setText(text)
+        self.field.setCursorPosition(wording.utf16(text, cursor))
+        self._ask_completions()
+
+    def _cursor(self) -> int:
+        """Where the cursor is, in characters."""
+        units = self.field.text().encode("utf-16-le", "surrogatepass")
+        return len(units[: self.field.cursorPosition() * 2].decode("utf-16-le", "ignore"))
 
     def _search_like(self, like: api.Like, name: str, *, keep: bool = False) -> None:
         """Search for what is similar to something.
@@ -556,7 +649,7 @@ class MainWindow(QWidget):
     def _remember(self) -> None:
         if self._asked:
             self._history.append((self.field.text(), self._like, self._like_name))
-            del self._history[:-50]
+            del self._history[:-_HISTORY]
 
     def _back(self) -> None:
         """Go back to the search before the one that began with something similar."""
@@ -571,7 +664,7 @@ class MainWindow(QWidget):
         if self.field.text() != text:
             self.field.setText(text)
         else:
-            self._typed(text)
+            self._typed()
         self.field.setFocus()
         self._search()
 
@@ -579,8 +672,7 @@ class MainWindow(QWidget):
         if self._complete_id:
             self._connection.cancel(self._complete_id)
             self._complete_id = 0
-        text, cursor = self.field.text(), self.field.cursorPosition()
-        at = len(text.encode("utf-16-le", "surrogatepass")[: cursor * 2].decode("utf-16-le", "ignore"))
+        text, at = self.field.text(), self._cursor()
         if self.field.hasSelectedText() or not wants_completions(text, at):
             self.completions.hide()
             return
@@ -664,14 +756,20 @@ class MainWindow(QWidget):
         if row is None:
             return
         menu = QMenu(self)
+        menu.setObjectName("hitMenu")
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.addAction(icon("open"), self.tr("Open"), self._open)
         menu.addAction(icon("folder-open"), self.tr("Show in folder"), self._reveal)
         menu.addAction(icon("copy"), self.tr("Copy path"), self._copy)
         menu.addSeparator()
-        menu.addAction(self.tr("Find similar files"), self._similar_files)
-        menu.addAction(self.tr("Find similar passages"), self._similar_passages)
-        menu.addAction(self.tr("Why this was found"), self._show_why)
+        for text, keys, act in (
+            (self.tr("Find similar files"), "Ctrl+M", self._similar_files),
+            (self.tr("Find similar passages"), "Ctrl+Shift+M", self._similar_passages),
+            (self.tr("Why this was found"), "Ctrl+I", self._show_why),
+        ):
+            # Written beside it only: the window has these keys already.
+            shown = QKeySequence(keys).toString(QKeySequence.SequenceFormat.NativeText)
+            menu.addAction(f"{text}\t{shown}", act)
         menu.addSeparator()
         passage = row.passage.text
         menu.addAction(self.tr("Copy passage"), lambda: self._actions.copy(passage))
@@ -713,7 +811,9 @@ class MainWindow(QWidget):
     def show_library(self, tab: int) -> None:
         """Open the library dialog: 0 folders, 1 problems, 2 settings."""
         if self._library is None:
-            self._library = LibraryDialog(self._theme, self._connection, self)
+            self._library = LibraryDialog(
+                self._theme, self._connection, self, choose_folder=self._choose_folder
+            )
             self._library.add_wanted.connect(self.choose_folder)
             self._library.reveal_wanted.connect(self._reveal_path)
             self._library.copy_wanted.connect(self._actions.copy)
@@ -866,10 +966,11 @@ class MainWindow(QWidget):
 
     # --- help -----------------------------------------------------------------------------
 
-    def show_help(self) -> None:
-        """List the keyboard shortcuts."""
+    def show_help(self, tab: int) -> None:
+        """Open the help: 0 the keyboard shortcuts, 1 how to ask."""
         if self._help is None:
             self._help = HelpDialog(self._theme, self)
+        self._help.tabs.setCurrentIndex(tab)
         self._help.show()
         self._help.raise_()
         self._help.activateWindow()

@@ -11,6 +11,23 @@ from PySide6.QtCore import QCoreApplication, QDateTime, QLocale
 from indexer import api
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Scripts that are written without spaces between words: Chinese, Japanese, Thai and its neighbours.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+# Where Qt names the speech of one country instead.
+_NAMES = {"en": "English", "es": "español", "pt": "português", "zh": "中文"}
+# Filters of a query, each with an example.
+FILTERS = {
+    "ext": "pdf",
+    "type": "code",
+    "lang": "zh",
+    "in": "Projects",
+    "name": "report",
+    "after": "2025-01",
+    "before": "2025-06-30",
+    "size": ">1mb",
+}
 ICONS: dict[str, str] = {
     "text": "file-text",
     "markdown": "file-markdown",
@@ -117,6 +134,106 @@ def folded(variants: tuple[api.Variant, ...]) -> str:
     return QCoreApplication.translate("Wording", ", ").join(parts)
 
 
+def percent(part: float) -> str:
+    """A part of 1 as a whole number of 100."""
+    return str(max(0, min(100, round(part * 100))))
+
+
+def compared(passage: api.Passage) -> bool:
+    """Whether a passage was compared with anything; not so when filters alone were asked for."""
+    return bool(passage.why.cosine or passage.why.meaning)
+
+
+def pasted(text: str) -> str:
+    """What a pasted text is called, with its length in words, or in characters where words are not apart."""
+    unspaced = len(_UNSPACED.findall(text))
+    if unspaced > len(text.split()):
+        n = sum(not c.isspace() for c in text)
+        label = QCoreApplication.translate("Wording", "pasted text (%n character(s))", "", n)
+    else:
+        n = len(text.split())
+        label = QCoreApplication.translate("Wording", "pasted text (%n word(s))", "", n)
+    return label.replace(str(n), number(n))
+
+
+def filter_text(key: str) -> str:
+    """What a filter of a query is about."""
+    texts = {
+        "ext": QCoreApplication.translate("Wording", "end of the file's name"),
+        "type": QCoreApplication.translate("Wording", "kind of file, or programming language"),
+        "lang": QCoreApplication.translate("Wording", "language of the passage"),
+        "in": QCoreApplication.translate("Wording", "folder"),
+        "name": QCoreApplication.translate("Wording", "part of the file's name"),
+        "after": QCoreApplication.translate("Wording", "changed then or later"),
+        "before": QCoreApplication.translate("Wording", "changed before then"),
+        "size": QCoreApplication.translate("Wording", "size of the file"),
+        "has": QCoreApplication.translate("Wording", "words to the letter"),
+    }
+    return texts[key]
+
+
+def completion_detail(one: api.Completion) -> str:
+    """What a completion does, in the person's language as far as it is known to say it."""
+    key = one.insert.rstrip(":")
+    if one.insert.endswith(":") and (key in FILTERS or key == "has"):
+        return filter_text(key)
+    if found := re.fullmatch(r"([\d,]+) (file|passage)s?", one.detail):
+        n = int(found[1].replace(",", ""))
+        counted = files(n) if found[2] == "file" else passages(n)
+        return counted.replace(str(n), number(n))
+    if found := re.fullmatch(r"(more|less) than (\d+ [KM]B)", one.detail):
+        more = QCoreApplication.translate("Wording", "more than %1")
+        less = QCoreApplication.translate("Wording", "less than %1")
+        return (more if found[1] == "more" else less).replace("%1", found[2])
+    if found := re.fullmatch(r"from (\d+) to (\d+ MB)", one.detail):
+        text = QCoreApplication.translate("Wording", "from %1 to %2")
+        return text.replace("%1", found[1]).replace("%2", found[2])
+    return one.detail
+
+
+def query_problem(problem: api.QueryProblem, query: str) -> str:
+    """What was not understood in a query, in the person's language as far as it is known to say it."""
+    said = query[problem.start : problem.end].strip()
+    texts = (
+        (r'there is no language ".*"', QCoreApplication.translate("Wording", "“%1” is no language")),
+        (r'there is no kind of file ".*"', QCoreApplication.translate("Wording", "“%1” is no kind of file")),
+        (
+            r'".*" is no size; try (.*)',
+            QCoreApplication.translate("Wording", "“%1” is no size; try >1mb, <100k or 1mb..5mb"),
+        ),
+        (
+            r'".*" is no date; try (.*)',
+            QCoreApplication.translate(
+                "Wording", "“%1” is no date; try 2025-06-30, 2025-06, 2025, yesterday or 7d"
+            ),
+        ),
+        (
+            r"the quotation mark is not closed",
+            QCoreApplication.translate("Wording", "The quotation mark is not closed"),
+        ),
+        (
+            r"[a-z]+: what\? For example .*",
+            QCoreApplication.translate("Wording", "A value is missing after “%1”"),
+        ),
+        (
+            r"only the first \d+ alternatives are searched",
+            QCoreApplication.translate("Wording", "Too many alternatives; only the first are searched"),
+        ),
+        (
+            r"a filter beside OR narrows nothing.*",
+            QCoreApplication.translate(
+                "Wording", "A filter beside OR narrows nothing when free words are the other choice"
+            ),
+        ),
+    )
+    short = said if len(said) <= 40 else said[:39] + "…"
+    for pattern, text in texts:
+        if re.fullmatch(pattern, problem.message, re.DOTALL):
+            return printable(text.replace("%1", short))
+    message = problem.message[:1].upper() + problem.message[1:]
+    return printable(f"“{short}”: {message}" if short and short != query.strip() else message)
+
+
 def took(ms: float) -> str:
     """How long an answer took, in milliseconds or seconds."""
     if ms < 1000:
@@ -154,6 +271,8 @@ def language_chip(passage: api.Passage, hit: api.Hit) -> str:
 
 def language_name(code: str) -> str:
     """The language of an ISO 639-1 code in that language itself, or the code."""
+    if code in _NAMES:
+        return _NAMES[code]
     locale = QLocale(code)
     return locale.nativeLanguageName() if locale.language() != QLocale.Language.C else code
 

@@ -97,6 +97,7 @@ class FakeService:
         requests: Everything that was asked, in order.
         search: Answers a search with one or more lists of hits, of which the last is final.
         preview: Answers a preview.
+        reranked: Whether the last of several answers to a search is the reranker's.
     """
 
     def __init__(self) -> None:
@@ -114,6 +115,7 @@ class FakeService:
         self.complete: Callable[[api.Complete], api.Completions] = lambda m: api.Completions(
             id=m.id, start=m.cursor, end=m.cursor, items=()
         )
+        self.reranked = False
         self.query_problems: tuple[api.QueryProblem, ...] = ()
         self.fail: dict[type[api.Request], tuple[str, str]] = {}
         self.hold = threading.Event()  # cleared: searches wait for it
@@ -211,6 +213,7 @@ class FakeService:
                 final=final,
                 took_ms=38.0 + i * 21,
                 problems=self.query_problems,
+                reranked=self.reranked and final and i > 0,
             )
             self._send(connection, reply)
 

@@ -22,6 +22,23 @@
     </message>
 </context>
 <context>
+    <name>MainWindow</name>
+    <message numerus="yes">
+        <source>%n weaker</source>
+        <translation>
+            <numerusform>%n weaker</numerusform>
+            <numerusform>%n weaker</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>Show %n weaker match(es)</source>
+        <translation>
+            <numerusform>Show %n weaker match</numerusform>
+            <numerusform>Show %n weaker matches</numerusform>
+        </translation>
+    </message>
+</context>
+<context>
     <name>ResultsDelegate</name>
     <message numerus="yes">
         <source>%n more</source>
@@ -65,20 +82,6 @@
         </translation>
     </message>
     <message numerus="yes">
-        <source>about %n min left</source>
-        <translation>
-            <numerusform>about %n min left</numerusform>
-            <numerusform>about %n min left</numerusform>
-        </translation>
-    </message>
-    <message numerus="yes">
-        <source>about %n h left</source>
-        <translation>
-            <numerusform>about %n h left</numerusform>
-            <numerusform>about %n h left</numerusform>
-        </translation>
-    </message>
-    <message numerus="yes">
         <source>%n translation(s)</source>
         <translation>
             <numerusform>%n translation</numerusform>
@@ -99,14 +102,11 @@
             <numerusform>%n copies</numerusform>
         </translation>
     </message>
-</context>
-<context>
-    <name>MainWindow</name>
     <message numerus="yes">
-        <source>Show %n weaker match(es)</source>
+        <source>pasted text (%n character(s))</source>
         <translation>
-            <numerusform>Show %n weaker match</numerusform>
-            <numerusform>Show %n weaker matches</numerusform>
+            <numerusform>pasted text (%n character)</numerusform>
+            <numerusform>pasted text (%n characters)</numerusform>
         </translation>
     </message>
     <message numerus="yes">
@@ -114,6 +114,20 @@
         <translation>
             <numerusform>pasted text (%n word)</numerusform>
             <numerusform>pasted text (%n words)</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n min left</source>
+        <translation>
+            <numerusform>about %n min left</numerusform>
+            <numerusform>about %n min left</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n h left</source>
+        <translation>
+            <numerusform>about %n h left</numerusform>
+            <numerusform>about %n h left</numerusform>
         </translation>
     </message>
 </context>

@@ -16,7 +16,22 @@
     </message>
 </context>
 <context>
+    <name>CompletionList</name>
+    <message>
+        <source>Completions</source>
+        <translation>补全</translation>
+    </message>
+</context>
+<context>
     <name>Connection</name>
+    <message>
+        <source>This is too long</source>
+        <translation>太长了</translation>
+    </message>
+    <message>
+        <source>The search service takes less at once.</source>
+        <translation>搜索服务一次收不了这么多。</translation>
+    </message>
     <message>
         <source>The search service could not be started</source>
         <translation>无法启动搜索服务</translation>
@@ -43,6 +58,69 @@
     <message>
         <source>Filters such as ext: lang: in: and “exact words” leave files out; remove them to see more.</source>
         <translation>ext: lang: in: 等筛选和“精确词语”会排除文件；去掉它们可看到更多。</translation>
+    </message>
+</context>
+<context>
+    <name>FilterMenu</name>
+    <message>
+        <source>PDF files</source>
+        <translation>PDF 文件</translation>
+    </message>
+    <message>
+        <source>Source code</source>
+        <translation>源代码</translation>
+    </message>
+    <message>
+        <source>Files that end in…</source>
+        <translation>文件扩展名为…</translation>
+    </message>
+    <message>
+        <source>In a language…</source>
+        <translation>某种语言…</translation>
+    </message>
+    <message>
+        <source>In a folder…</source>
+        <translation>某个文件夹中…</translation>
+    </message>
+    <message>
+        <source>Name of the file…</source>
+        <translation>文件名包含…</translation>
+    </message>
+    <message>
+        <source>Changed in the last 7 days</source>
+        <translation>最近 7 天修改过</translation>
+    </message>
+    <message>
+        <source>Changed this year</source>
+        <translation>今年修改过</translation>
+    </message>
+    <message>
+        <source>Changed after…</source>
+        <translation>修改时间晚于…</translation>
+    </message>
+    <message>
+        <source>Changed before…</source>
+        <translation>修改时间早于…</translation>
+    </message>
+    <message>
+        <source>Larger or smaller than…</source>
+        <translation>大于或小于…</translation>
+    </message>
+    <message>
+        <source>These very words</source>
+        <translation>原样包含这些词</translation>
+    </message>
+    <message>
+        <source>Without a word</source>
+        <translation>不含某个词</translation>
+    </message>
+    <message>
+        <source>Either of two</source>
+        <translation>二者之一</translation>
+    </message>
+    <message>
+        <source>How to ask…</source>
+        <translation>怎样提问…</translation>
     </message>
 </context>
 <context>
@@ -97,8 +175,8 @@
 <context>
     <name>HelpDialog</name>
     <message>
-        <source>Keyboard shortcuts</source>
-        <translation>键盘快捷键</translation>
+        <source>Help</source>
+        <translation>帮助</translation>
     </message>
     <message>
         <source>Type</source>
@@ -123,6 +201,30 @@
     <message>
         <source>Search at once; then open the selected file</source>
         <translation>立即搜索；然后打开所选文件</translation>
+    </message>
+    <message>
+        <source>Why this was found</source>
+        <translation>为什么找到这个</translation>
+    </message>
+    <message>
+        <source>Find similar files</source>
+        <translation>查找相似的文件</translation>
+    </message>
+    <message>
+        <source>Find similar passages</source>
+        <translation>查找相似的段落</translation>
+    </message>
+    <message>
+        <source>Take the better order, when there is one</source>
+        <translation>采用更好的排序（如果有）</translation>
+    </message>
+    <message>
+        <source>Filters</source>
+        <translation>筛选</translation>
+    </message>
+    <message>
+        <source>Back to the search before</source>
+        <translation>回到上一次搜索</translation>
     </message>
     <message>
         <source>Show the file in its folder</source>
@@ -157,24 +259,16 @@
         <translation>本列表</translation>
     </message>
     <message>
-        <source>In a search: “exact words”, -without, ext:pdf, type:code, lang:zh, in:folder, after:2024-01, before:2025</source>
-        <translation>搜索时可用：“精确词语”、-排除、ext:pdf、type:code、lang:zh、in:文件夹、after:2024-01、before:2025</translation>
+        <source>Keyboard shortcuts</source>
+        <translation>键盘快捷键</translation>
     </message>
     <message>
-        <source>Why this was found</source>
-        <translation>为什么找到这个</translation>
+        <source>Ask in your own words, in any language; the words need not occur in the file. What follows is for when that finds too much.</source>
+        <translation>用自己的话提问，任何语言都可以；文件里不必出现这些词。找到太多时，可以用下面的写法。</translation>
     </message>
     <message>
-        <source>Find similar files</source>
-        <translation>查找相似的文件</translation>
-    </message>
-    <message>
-        <source>Find similar passages</source>
-        <translation>查找相似的段落</translation>
-    </message>
-    <message>
-        <source>Back to the search before</source>
-        <translation>回到上一次搜索</translation>
+        <source>How to ask</source>
+        <translation>怎样提问</translation>
     </message>
 </context>
 <context>
@@ -328,6 +422,10 @@
         <translation>清除 (Esc)</translation>
     </message>
     <message>
+        <source>Filters (Alt+F)</source>
+        <translation>筛选 (Alt+F)</translation>
+    </message>
+    <message>
         <source>Library, problems and settings (Ctrl+,)</source>
         <translation>资料库、问题和设置 (Ctrl+,)</translation>
     </message>
@@ -336,12 +434,48 @@
         <translation>键盘快捷键 (F1)</translation>
     </message>
     <message>
+        <source>Search by words again (Esc)</source>
+        <translation>重新按文字搜索 (Esc)</translation>
+    </message>
+    <message>
+        <source>Better order available</source>
+        <translation>有更好的排序</translation>
+    </message>
+    <message>
+        <source>The reranker is done. Order the list as it says (Ctrl+R)</source>
+        <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
+    </message>
+    <message>
+        <source>Nothing clearly close was found; these are the nearest. A whole question, other words or fewer filters may find more.</source>
+        <translation>没有找到明显相近的内容；以下是最接近的。换成完整的问题、别的说法或减少筛选条件，也许能找到更多。</translation>
+    </message>
+    <message>
         <source>Try again</source>
         <translation>重试</translation>
     </message>
     <message>
         <source>Searching…</source>
         <translation>正在搜索…</translation>
+    </message>
+    <message numerus="yes">
+        <source>%n weaker</source>
+        <translation>
+            <numerusform>%n 个较弱</numerusform>
+        </translation>
+    </message>
+    <message>
+        <source>Also with the arrow down on the last row</source>
+        <translation>在最后一行按向下键也可以</translation>
+    </message>
+    <message numerus="yes">
+        <source>Show %n weaker match(es)</source>
+        <translation>
+            <numerusform>显示另外 %n 个较弱的匹配</numerusform>
+        </translation>
+    </message>
+    <message>
+        <source>Similar to: %1</source>
+        <translation>相似于：%1</translation>
     </message>
     <message>
         <source>Path copied</source>
@@ -378,6 +512,18 @@
     <message>
         <source>Copy path</source>
         <translation>复制路径</translation>
+    </message>
+    <message>
+        <source>Find similar files</source>
+        <translation>查找相似的文件</translation>
+    </message>
+    <message>
+        <source>Find similar passages</source>
+        <translation>查找相似的段落</translation>
+    </message>
+    <message>
+        <source>Why this was found</source>
+        <translation>为什么找到这个</translation>
     </message>
     <message>
         <source>Copy passage</source>
@@ -426,42 +572,6 @@
     <message>
         <source>The folder %1 is offline.</source>
         <translation>文件夹 %1 处于离线状态。</translation>
-    </message>
-    <message>
-        <source>Search by words again (Esc)</source>
-        <translation>重新按文字搜索 (Esc)</translation>
-    </message>
-    <message>
-        <source>Nothing close to this was found. Try a whole question, other words, or fewer filters.</source>
-        <translation>没有找到相近的内容。请试试完整的问句、别的说法，或减少筛选条件。</translation>
-    </message>
-    <message numerus="yes">
-        <source>Show %n weaker match(es)</source>
-        <translation>
-            <numerusform>显示另外 %n 个较弱的匹配</numerusform>
-        </translation>
-    </message>
-    <message numerus="yes">
-        <source>pasted text (%n word(s))</source>
-        <translation>
-            <numerusform>粘贴的文本（%n 个词）</numerusform>
-        </translation>
-    </message>
-    <message>
-        <source>Similar to: %1</source>
-        <translation>相似于：%1</translation>
-    </message>
-    <message>
-        <source>Find similar files</source>
-        <translation>查找相似的文件</translation>
-    </message>
-    <message>
-        <source>Find similar passages</source>
-        <translation>查找相似的段落</translation>
-    </message>
-    <message>
-        <source>Why this was found</source>
-        <translation>为什么找到这个</translation>
     </message>
 </context>
 <context>
@@ -585,7 +695,34 @@
     </message>
 </context>
 <context>
+    <name>QueryHelp</name>
+    <message>
+        <source>These very words side by side</source>
+        <translation>这些词原样相连</translation>
+    </message>
+    <message>
+        <source>Not what has this</source>
+        <translation>排除含有它的内容</translation>
+    </message>
+    <message>
+        <source>Either of the two</source>
+        <translation>二者之一</translation>
+    </message>
+    <message>
+        <source>Quotation marks around a value with spaces</source>
+        <translation>值中有空格时加引号</translation>
+    </message>
+    <message>
+        <source>Any of several values</source>
+        <translation>几个值中任意一个</translation>
+    </message>
+</context>
+<context>
     <name>ResultsDelegate</name>
+    <message>
+        <source>Weaker matches</source>
+        <translation>较弱的匹配</translation>
+    </message>
     <message>
         <source>offline</source>
         <translation>离线</translation>
@@ -601,12 +738,8 @@
         <translation>语言：%1</translation>
     </message>
     <message>
-        <source>Similarity: %1</source>
-        <translation>相似度：%1</translation>
-    </message>
-    <message>
-        <source>Weaker matches</source>
-        <translation>较弱的匹配</translation>
+        <source>Similarity: %1 – click it for the reasons (Ctrl+I)</source>
+        <translation>相似度：%1 – 点击查看原因 (Ctrl+I)</translation>
     </message>
 </context>
 <context>
@@ -679,12 +812,36 @@
         <translation>每个文件的内存(&amp;M)</translation>
     </message>
     <message>
+        <source>&amp;Better order</source>
+        <translation>更好的排序(&amp;B)</translation>
+    </message>
+    <message>
         <source>Patterns of files to leave out</source>
         <translation>要排除的文件模式</translation>
     </message>
     <message>
         <source>Save</source>
         <translation>保存</translation>
+    </message>
+    <message>
+        <source>Order the first hits again with a reranker</source>
+        <translation>用重排模型给前几个结果重新排序</translation>
+    </message>
+    <message>
+        <source>Folder of the reranker</source>
+        <translation>重排模型所在的文件夹</translation>
+    </message>
+    <message>
+        <source>Choose…</source>
+        <translation>选择…</translation>
+    </message>
+    <message>
+        <source>A cross-encoder, as Hugging Face&apos;s tools store it. Results appear first and are then ordered again; without a graphics card that takes some seconds.</source>
+        <translation>交叉编码器，按 Hugging Face 工具的格式存放。结果先显示，随后重新排序；没有显卡时需要几秒钟。</translation>
+    </message>
+    <message>
+        <source>Choose the folder that the reranker is in.</source>
+        <translation>请选择重排模型所在的文件夹。</translation>
     </message>
     <message>
         <source>Saved.</source>
@@ -772,6 +929,65 @@
     </message>
 </context>
 <context>
+    <name>WhyPopup</name>
+    <message>
+        <source>Why this was found</source>
+        <translation>为什么找到这个</translation>
+    </message>
+    <message>
+        <source>Filters</source>
+        <translation>筛选</translation>
+    </message>
+    <message>
+        <source>It fulfils them. There was nothing to compare it with.</source>
+        <translation>符合筛选条件。没有可比较的内容。</translation>
+    </message>
+    <message>
+        <source>%1 of 100</source>
+        <translation>%1（满分 100）</translation>
+    </message>
+    <message>
+        <source>Texts that have nothing to do with the question are often as close.</source>
+        <translation>与问题无关的文字也常常有这么接近。</translation>
+    </message>
+    <message>
+        <source>Similarity</source>
+        <translation>相似度</translation>
+    </message>
+    <message>
+        <source>%1 (unrelated texts are at about 0)</source>
+        <translation>%1（无关的文字约为 0）</translation>
+    </message>
+    <message>
+        <source>By its meaning</source>
+        <translation>含义</translation>
+    </message>
+    <message>
+        <source>%1 (none in common)</source>
+        <translation>%1（没有相同的词）</translation>
+    </message>
+    <message>
+        <source>none in common</source>
+        <translation>没有相同的词</translation>
+    </message>
+    <message>
+        <source>By its words</source>
+        <translation>用词</translation>
+    </message>
+    <message>
+        <source>Reranker</source>
+        <translation>重排模型</translation>
+    </message>
+    <message>
+        <source>Language</source>
+        <translation>语言</translation>
+    </message>
+    <message>
+        <source>Cosine</source>
+        <translation>余弦值</translation>
+    </message>
+</context>
+<context>
     <name>Wording</name>
     <message>
         <source>page %1</source>
@@ -808,30 +1024,6 @@
         </translation>
     </message>
     <message>
-        <source>%1 ms</source>
-        <translation>%1 毫秒</translation>
-    </message>
-    <message>
-        <source>%1 s</source>
-        <translation>%1 秒</translation>
-    </message>
-    <message>
-        <source>less than a minute left</source>
-        <translation>剩余不到一分钟</translation>
-    </message>
-    <message numerus="yes">
-        <source>about %n min left</source>
-        <translation>
-            <numerusform>大约还剩 %n 分钟</numerusform>
-        </translation>
-    </message>
-    <message numerus="yes">
-        <source>about %n h left</source>
-        <translation>
-            <numerusform>大约还剩 %n 小时</numerusform>
-        </translation>
-    </message>
-    <message>
         <source>Copy</source>
         <translation>副本</translation>
     </message>
@@ -865,55 +1057,121 @@
         <source>, </source>
         <translation>，</translation>
     </message>
-</context>
-<context>
-    <name>CompletionList</name>
-    <message>
-        <source>Completions</source>
-        <translation>补全</translation>
+    <message numerus="yes">
+        <source>pasted text (%n character(s))</source>
+        <translation>
+            <numerusform>粘贴的文字（%n 个字）</numerusform>
+        </translation>
     </message>
-</context>
-<context>
-    <name>WhyPopup</name>
-    <message>
-        <source>Why this was found</source>
-        <translation>为什么找到这个</translation>
+    <message numerus="yes">
+        <source>pasted text (%n word(s))</source>
+        <translation>
+            <numerusform>粘贴的文字（%n 个词）</numerusform>
+        </translation>
     </message>
     <message>
-        <source>Similarity</source>
-        <translation>相似度</translation>
+        <source>end of the file&apos;s name</source>
+        <translation>文件扩展名</translation>
     </message>
     <message>
-        <source>%1 of 100</source>
-        <translation>%1（满分 100）</translation>
+        <source>kind of file, or programming language</source>
+        <translation>文件类型或编程语言</translation>
     </message>
     <message>
-        <source>Meaning</source>
-        <translation>含义</translation>
+        <source>language of the passage</source>
+        <translation>段落的语言</translation>
     </message>
     <message>
-        <source>cosine %1</source>
-        <translation>余弦 %1</translation>
+        <source>folder</source>
+        <translation>文件夹</translation>
     </message>
     <message>
-        <source>none, found by its meaning alone</source>
-        <translation>没有，仅凭含义找到</translation>
+        <source>part of the file&apos;s name</source>
+        <translation>文件名的一部分</translation>
     </message>
     <message>
-        <source>Words in common</source>
-        <translation>共同的词</translation>
+        <source>changed then or later</source>
+        <translation>在此时或之后修改</translation>
     </message>
     <message>
-        <source>What the words changed</source>
-        <translation>词的影响</translation>
+        <source>changed before then</source>
+        <translation>在此之前修改</translation>
     </message>
     <message>
-        <source>Language</source>
-        <translation>语言</translation>
+        <source>size of the file</source>
+        <translation>文件大小</translation>
     </message>
     <message>
-        <source>Reranker</source>
-        <translation>重排模型</translation>
+        <source>words to the letter</source>
+        <translation>原样包含的词</translation>
+    </message>
+    <message>
+        <source>more than %1</source>
+        <translation>大于 %1</translation>
+    </message>
+    <message>
+        <source>less than %1</source>
+        <translation>小于 %1</translation>
+    </message>
+    <message>
+        <source>from %1 to %2</source>
+        <translation>%1 到 %2</translation>
+    </message>
+    <message>
+        <source>“%1” is no language</source>
+        <translation>“%1” 不是语言</translation>
+    </message>
+    <message>
+        <source>“%1” is no kind of file</source>
+        <translation>“%1” 不是文件类型</translation>
+    </message>
+    <message>
+        <source>“%1” is no size; try &gt;1mb, &lt;100k or 1mb..5mb</source>
+        <translation>“%1” 不是大小；请试 &gt;1mb、&lt;100k 或 1mb..5mb</translation>
+    </message>
+    <message>
+        <source>“%1” is no date; try 2025-06-30, 2025-06, 2025, yesterday or 7d</source>
+        <translation>“%1” 不是日期；请试 2025-06-30、2025-06、2025、yesterday 或 7d</translation>
+    </message>
+    <message>
+        <source>The quotation mark is not closed</source>
+        <translation>引号没有闭合</translation>
+    </message>
+    <message>
+        <source>A value is missing after “%1”</source>
+        <translation>“%1”后面缺少值</translation>
+    </message>
+    <message>
+        <source>Too many alternatives; only the first are searched</source>
+        <translation>备选太多；只搜索前几个</translation>
+    </message>
+    <message>
+        <source>A filter beside OR narrows nothing when free words are the other choice</source>
+        <translation>OR 的另一边是普通词语时，筛选条件不起作用</translation>
+    </message>
+    <message>
+        <source>%1 ms</source>
+        <translation>%1 毫秒</translation>
+    </message>
+    <message>
+        <source>%1 s</source>
+        <translation>%1 秒</translation>
+    </message>
+    <message>
+        <source>less than a minute left</source>
+        <translation>剩余不到一分钟</translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n min left</source>
+        <translation>
+            <numerusform>大约还剩 %n 分钟</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n h left</source>
+        <translation>
+            <numerusform>大约还剩 %n 小时</numerusform>
+        </translation>
     </message>
 </context>
 </TS>
