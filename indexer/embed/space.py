@@ -40,6 +40,8 @@ _PARTS = ("part_a.json", "part_b.json")
 CODE = "code"
 # Raised when the same means are made into another space.
 _VERSION = 1
+# What fewer directions may cost: part of the right passages that stand before wrong ones.
+_NEARLY = 0.015
 # How sharply a query's vector tells its language; at this value the guess is as sure as it is right.
 _TEMPERATURE = 0.06
 
@@ -62,6 +64,7 @@ class LanguageSpace:
                 reference = arrays["reference"].astype(np.float32)
                 low, high = arrays["scale"].tolist()
                 names = tuple(str(name) for name in arrays["languages"])
+                rank = int(arrays["rank"]) if "rank" in arrays else len(queries) - 1
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise FatalError(
                 "The language profile is damaged", f"{error}. Install Dragoman (or the model) again."
@@ -73,10 +76,7 @@ class LanguageSpace:
         self.key = hashlib.blake2b(bytes([_VERSION]) + profile, digest_size=6).hexdigest()
         self._query_centre = queries.mean(0)
         self._passage_centre = passages.mean(0)
-        spread = np.concatenate([passages - self._passage_centre, queries - self._query_centre])
-        _, _, directions = np.linalg.svd(spread, full_matrices=False)
-        # The means of n languages differ in n - 1 directions; the code row is none of them.
-        self._directions: Vectors = directions[: len(queries) - 1]
+        self._directions: Vectors = _directions(queries, passages)[:rank]
         spoken = queries - self._query_centre
         self._spoken: Vectors = spoken / np.maximum(np.linalg.norm(spoken, axis=1, keepdims=True), 1e-6)
         self._names = names[: len(queries)]
@@ -130,6 +130,53 @@ class LanguageSpace:
         # A text that is nothing but language is like no other, not infinitely far away.
         neutral: Vectors = (moved / np.maximum(norms, 1e-6)).astype(np.float32)
         return neutral
+
+
+def _directions(queries: Vectors, passages: Vectors) -> Vectors:
+    """The directions in which mean vectors of languages differ, (n - 1, dim), the strongest first."""
+    spread = np.concatenate([passages - passages.mean(0), queries - queries.mean(0)])
+    _, _, directions = np.linalg.svd(spread, full_matrices=False)
+    # The means of n languages differ in n - 1 directions; a further row of passages (code) is none of them.
+    found: Vectors = directions[: len(queries) - 1]
+    return found
+
+
+def _fewest(queries: Vectors, passages: Vectors) -> int:
+    """How many of the directions have to be taken out.
+
+    Each carries a little meaning, too, and encoders differ in how much they lean to a query's own
+    language. So as few are taken as do nearly as well as the best number: of a question, the right passages
+    in other languages that are nearer than the nearest wrong one in its own are counted, with directions
+    from the other half of the topics.
+
+    Args:
+        queries: Vectors (languages, topics, dim) as the encoder gave them.
+        passages: The same for the passages.
+    """
+    topics = np.arange(queries.shape[1])
+    wrong, foreign = ~np.eye(len(topics), dtype=bool), ~np.eye(len(queries), dtype=bool)
+    won = np.zeros(len(queries))
+    for half in (0, 1):
+        fit, asked = topics % 2 == half, topics[topics % 2 != half]
+        means, answers = queries[:, fit].mean(1), passages[:, fit].mean(1)
+        directions = _directions(means, answers)
+        for rank in range(len(queries)):
+            out = directions[:rank]
+            near = np.einsum(
+                "lid,mjd->ilmj", _without(queries, means, out)[:, asked], _without(passages, answers, out)
+            )
+            for cosines, topic in zip(near, asked, strict=True):
+                own = np.diagonal(cosines).T[:, wrong[topic]].max(1)
+                won[rank] += float((cosines[:, :, topic] > own[:, None])[foreign].mean())
+    won /= len(topics)
+    return int(np.flatnonzero(won >= won.max() - _NEARLY)[0])
+
+
+def _without(vectors: Vectors, means: Vectors, directions: Vectors) -> Vectors:
+    moved = vectors - means.mean(0)
+    moved = moved - (moved @ directions.T) @ directions
+    unit: Vectors = moved / np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), 1e-6)
+    return unit
 
 
 def similarity(distance: float, low: float = 2.4, high: float = 4.9) -> float:
@@ -189,7 +236,8 @@ def compute_profile(encoder: Encoder) -> bytes:
 
     The file holds ``languages``, the mean vectors ``queries`` and ``passages`` (n, dim) float16, one row
     a language and for source code a last row of `passages` alone, the passages themselves as
-    ``reference`` (m, dim) float16, and ``scale``, the `low` and `high` of the space.
+    ``reference`` (m, dim) float16, ``rank``, how many directions are taken out, and ``scale``, the `low`
+    and `high` of the space.
     """
     languages = sorted({language for texts in _items() for language in texts})
     texts = [[item[language] for item in _items() if language in item] for language in languages]
@@ -201,6 +249,7 @@ def compute_profile(encoder: Encoder) -> bytes:
         "queries": np.stack([rows.mean(0) for rows in queries]).astype(np.float16),
         "passages": np.stack([rows.mean(0) for rows in [*passages, code]]).astype(np.float16),
         "reference": np.concatenate(passages).astype(np.float16),
+        "rank": np.array(_fewest(np.stack(queries), np.stack(passages))),
     }
     space = LanguageSpace(_packed(arrays, 0.0, 1.0))
     asked = np.stack([space.queries(rows) for rows in queries])  # (languages, items, dim)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from indexer.embed import EncoderInfo, Vectors
-from indexer.embed.space import install_profile, space_of
+from indexer.embed.space import _fewest, install_profile, space_of
 from indexer.errors import FatalError
 
 
@@ -71,3 +71,15 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
     with pytest.raises(FatalError, match="cannot be written"):
         install_profile(Letters(tmp_path))
+
+
+def test_no_more_directions_are_taken_out_than_languages_need() -> None:
+    rng = np.random.default_rng(5)
+    meanings = rng.normal(size=(12, 64)).astype(np.float32)
+    leaning = np.zeros((9, 64), np.float32)
+    leaning[:, :3] = 6 * rng.normal(size=(9, 3))  # nine languages that differ in three directions
+    texts = meanings[None] + leaning[:, None] + 0.3 * rng.normal(size=(9, 12, 64)).astype(np.float32)
+    unit = texts / np.linalg.norm(texts, axis=-1, keepdims=True)
+    assert 2 <= _fewest(unit, unit) <= 4
+    fair = meanings[None] + 0.3 * rng.normal(size=(9, 12, 64)).astype(np.float32)
+    assert _fewest(fair, fair) == 0
