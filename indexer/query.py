@@ -22,7 +22,8 @@ What only looks like this stays a word: a key with nothing behind its colon, any
 letter (``-5``, ``--all``) or before fewer than three Latin letters (``rm -rf``); a bullet at the
 start of one of several lines; parentheses around nothing but words, or without a partner; ``"``
 inside a word (``27"``) and quotation marks inside a sentence without spaces (``什么是“进程”呢``); OR
-and AND with nothing to join. A word whose special meaning is not wanted gets a backslash in front: ``\OR``, ``\ext:pdf``.
+and AND with nothing to join. A word whose special meaning is not wanted gets a backslash in front:
+``\OR``, ``\ext:pdf``.
 """
 
 from __future__ import annotations
