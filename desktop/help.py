@@ -69,6 +69,7 @@ class HelpDialog(QDialog):
             head = QLabel(note)
             head.setWordWrap(True)
             head.setProperty("muted", True)
+            head.setContentsMargins(0, 0, 0, 8)
             grid.addWidget(head, 0, 0, 1, 2)
         for i, (left, right) in enumerate(rows, 1):
             label = QLabel(left)

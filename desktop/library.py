@@ -357,7 +357,7 @@ class SettingsPane(QWidget):
         self.ignore.setObjectName("ignoreField")
         self.ignore.setTabChangesFocus(True)
         self.ignore.setPlaceholderText("*.log\nbuild/\n")
-        self.ignore.setMinimumHeight(96)
+        self.ignore.setFixedHeight(96)
         hint = QLabel(self.tr("One pattern a line, as in a .gitignore file; they hold in every folder."))
         hint.setProperty("muted", True)
         hint.setWordWrap(True)

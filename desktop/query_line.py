@@ -360,7 +360,7 @@ class WhyPopup(QFrame):
             text.setObjectName("whyValue")
             text.setTextFormat(Qt.TextFormat.PlainText)
             text.setWordWrap(True)
-            text.setFixedWidth(300)
+            text.setFixedWidth(280)
             grid.addWidget(label, i, 0, Qt.AlignmentFlag.AlignTop)
             grid.addWidget(text, i, 1)
         self.setAccessibleName(title.text())
@@ -418,10 +418,17 @@ def filter_help() -> list[tuple[str, str]]:
         ("“annual report”", QCoreApplication.translate("QueryHelp", "These very words side by side")),
         ("-draft   -ext:md", QCoreApplication.translate("QueryHelp", "Not what has this")),
         ("boat OR ship", QCoreApplication.translate("QueryHelp", "Either of the two")),
-        *((f"{key}:{example}", wording.filter_text(key)) for key, example in wording.FILTERS.items()),
+        *(
+            (f"{key}:{example}", _opened(wording.filter_text(key)))
+            for key, example in wording.FILTERS.items()
+        ),
         (
             'in:"My Documents"',
             QCoreApplication.translate("QueryHelp", "Quotation marks around a value with spaces"),
         ),
         ("ext:pdf,docx", QCoreApplication.translate("QueryHelp", "Any of several values")),
     ]
+
+
+def _opened(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -577,8 +577,9 @@ class ResultsDelegate(QStyledItemDelegate):
                 font,
                 width,
                 self._line,
-                self._theme.color("mark"),
-                self._theme.color("mark_text"),
+                # Weak hits do not shout.
+                self._theme.color("passage" if row.hit.weak else "mark"),
+                self._theme.color("muted" if row.hit.weak else "mark_text"),
             )
             self._layouts[key] = layout
         return layout

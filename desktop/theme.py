@@ -8,6 +8,8 @@ from PySide6.QtCore import QObject, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QGuiApplication, QPalette
 from PySide6.QtWidgets import QApplication, QStyleFactory
 
+from desktop.assets import ASSETS
+
 _CJK = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei UI", "WenQuanYi Micro Hei")
 _CJK_JA = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic UI")
 _CJK_MONO = ("Noto Sans Mono CJK SC", "PingFang SC", "Microsoft YaHei UI")
@@ -226,6 +228,11 @@ def _palette(c: Colors) -> QPalette:
     return palette
 
 
+def _checked(c: Colors) -> str:
+    """The tick of a box, as style sheets want it: a file, in the colour it has on the accent."""
+    return (ASSETS / "icons" / f"checked-{'dark' if c.dark else 'light'}.svg").as_posix()
+
+
 def _style_sheet(c: Colors) -> str:
     """Rules for what Fusion cannot say; everything else follows the palette."""
     return f"""
@@ -305,6 +312,17 @@ def _style_sheet(c: Colors) -> str:
     QMenu::item {{ padding: 6px 28px 6px 14px; border-radius: 5px; color: {c.text}; }}
     QMenu::item:selected {{ background: {c.selection}; }}
     QMenu::separator {{ height: 1px; background: {c.border}; margin: 4px 8px; }}
+    QCheckBox {{ spacing: 8px; }}
+    QCheckBox::indicator {{
+        width: 16px; height: 16px; border: 1px solid {c.control}; border-radius: 4px;
+        background: {c.surface};
+    }}
+    QCheckBox::indicator:hover {{ border-color: {c.accent}; }}
+    QCheckBox::indicator:focus {{ border: 2px solid {c.accent}; width: 14px; height: 14px; }}
+    QCheckBox::indicator:checked {{
+        background: {c.accent}; border-color: {c.accent}; image: url("{_checked(c)}");
+    }}
+    QCheckBox:focus {{ color: {c.accent_text}; }}
     QListView#results, QTextBrowser#textView, QPlainTextEdit#codeView, QAbstractScrollArea#pageView {{
         background: {c.surface}; border: none;
     }}

@@ -112,6 +112,7 @@ class MainWindow(QWidget):
         self._better: api.SearchResult | None = None  # a better order that waits for the person
         self._walked = False  # whether the person has moved in the list since it was filled
         self._reranked = False
+        self._problems: tuple[api.QueryProblem, ...] = ()
         self._final = False
         self._took = 0.0
         self._files_seen = -1
@@ -228,16 +229,20 @@ class MainWindow(QWidget):
         row.addWidget(self.better_button)
         listing.addWidget(header)
         self.results = ResultsView(self._theme)
-        self.nothing = QLabel()
+        self.nothing = QWidget()
         self.nothing.setObjectName("nothingClose")
-        self.nothing.setWordWrap(True)
-        self.nothing.setContentsMargins(18, 10, 18, 10)
-        self.nothing.setText(
-            self.tr(
-                "Nothing clearly close was found; these are the nearest. "
-                "A whole question, other words or fewer filters may find more."
-            )
+        head = QVBoxLayout(self.nothing)
+        head.setContentsMargins(18, 12, 18, 8)
+        head.setSpacing(2)
+        self.nothing_title = QLabel(self.tr("Nothing clearly close was found"))
+        self.nothing_title.setFont(self._theme.font(1.0, bold=True))
+        tips = QLabel(
+            self.tr("These are the nearest. A whole question, other words or fewer filters may find more.")
         )
+        tips.setProperty("muted", True)
+        for label in (self.nothing_title, tips):
+            label.setWordWrap(True)
+            head.addWidget(label)
         self.nothing.hide()
         listing.addWidget(self.nothing)
         listing.addWidget(self.results, 1)
@@ -372,6 +377,7 @@ class MainWindow(QWidget):
                 return True
             if key == Qt.Key.Key_Escape:
                 self.completions.hide()
+                self._show_problems(self._problems)
                 return True
         if key == Qt.Key.Key_Down and plain and self._at_last() and self.weak_button.isVisible():
             self._show_weak()
@@ -545,9 +551,10 @@ class MainWindow(QWidget):
             self.summary.setText(self.tr("Searching…"))
             return
         model = self.results.results
-        parts = [wording.files(len(model.hits) - model.hidden)]
-        if model.hidden:
-            weaker = self.tr("%n weaker", "", model.hidden)
+        count = len(model.hits)
+        parts = [wording.files(model.strong or count)]
+        if model.strong and count > model.strong:
+            weaker = self.tr("%n weaker", "", count - model.strong)
             parts.append(weaker)
         self.summary.setText("  ·  ".join([*parts, wording.took(self._took)]))
 
@@ -565,10 +572,14 @@ class MainWindow(QWidget):
         return query if like is None else f"\0{like.path}\0{like.chunk}\0{like.text}\0{query}"
 
     def _show_problems(self, problems: tuple[api.QueryProblem, ...]) -> None:
+        """Say and underline what was not understood, but for what is still being written."""
+        self._problems = problems
         query = self.field.text()
         # Places count in what was asked, which has no spaces at its ends.
         lead = len(query) - len(query.lstrip())
         asked = query.strip()
+        if self.completions.isVisible():
+            problems = tuple(p for p in problems if not p.start <= self._cursor() - lead <= p.end)
         text = "  ·  ".join(wording.query_problem(problem, asked) for problem in problems[:3])
         if self._wanted() == self._shown or not problems:
             self.field.underline([(p.start + lead, p.end + lead) for p in problems if p.start < p.end])
@@ -687,6 +698,7 @@ class MainWindow(QWidget):
             x = self.field.x() + self.field.cursorRect().left()
             corner = QPoint(x, self.field.geometry().bottom() + 2)
             self.completions.offer(reply, corner, self.width() - x - 8)
+            self._show_problems(self._problems)
 
     def _complete(self, insert: str, start: int, end: int) -> None:
         text = self.field.text()

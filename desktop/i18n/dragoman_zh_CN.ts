@@ -446,8 +446,12 @@
         <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
     </message>
     <message>
-        <source>Nothing clearly close was found; these are the nearest. A whole question, other words or fewer filters may find more.</source>
-        <translation>没有找到明显相近的内容；以下是最接近的。换成完整的问题、别的说法或减少筛选条件，也许能找到更多。</translation>
+        <source>Nothing clearly close was found</source>
+        <translation>没有找到明显相近的内容</translation>
+    </message>
+    <message>
+        <source>These are the nearest. A whole question, other words or fewer filters may find more.</source>
+        <translation>以下是最接近的。换成完整的问题、别的说法或减少筛选条件，也许能找到更多。</translation>
     </message>
     <message>
         <source>Try again</source>

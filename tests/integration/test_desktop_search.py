@@ -414,6 +414,21 @@ def test_completions_are_chosen_with_the_keys(desk: Desk) -> None:  # noqa: F811
     assert not window.completions.isVisible()
 
 
+def test_what_is_still_being_written_is_no_mistake_yet(desk: Desk) -> None:  # noqa: F811
+    found = api.QueryProblem(start=5, end=10, message="lang: what? For example lang:en")
+    desk.service.search = lambda _: [[hit("/lib/a.txt", "Near.")]]
+    desk.service.query_problems = (found,)
+    item = api.Completion(insert="de", label="de")
+    desk.service.complete = lambda m: api.Completions(id=m.id, start=10, end=m.cursor, items=(item,))
+    window = desk.open()
+    QTest.keyClicks(window.field, "boat lang:")
+    desk.until(lambda: window._final and window._shown == "boat lang:" and window.completions.isVisible())
+    assert not window.misunderstood.isVisible()
+    QTest.keyClick(window.field, Qt.Key.Key_Escape)
+    assert window.misunderstood.text() == "A value is missing after “lang:”"
+    assert window.misunderstood.isVisible()
+
+
 def test_completions_that_come_late_are_dropped_and_escape_closes_them(desk: Desk) -> None:  # noqa: F811
     late = threading.Event()
 

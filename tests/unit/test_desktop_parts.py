@@ -227,6 +227,7 @@ def test_text_can_be_read_on_every_ground_it_is_put_on(colors: Colors) -> None:
         (c.mark_text, c.mark),
         (c.text, c.mark),
         (c.text, c.passage),
+        (c.muted, c.passage),
         (c.text, c.chip),
         (c.muted if not c.dark else c.text, c.chip),
         (c.warning_text, c.warning_surface),
