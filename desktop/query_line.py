@@ -212,9 +212,17 @@ _DETAIL = Qt.ItemDataRole.UserRole + 1
 
 
 class CompletionList(QListWidget):
-    """Ways to go on writing a filter, under the field; the field keeps the focus."""
+    """Ways to go on writing a filter, under the field; the field keeps the focus.
+
+    None is chosen before the person chooses: who has typed all of it, or a word that only looks like
+    a filter ("before"), goes on as if the list were not there.
+
+    Attributes:
+        quiet: Whether it only tells what filters a word may become; the arrow keys are not for it then.
+    """
 
     taken = Signal(str, int, int)
+    quiet = False
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -247,7 +255,7 @@ class CompletionList(QListWidget):
         if not reply.items:
             self.hide()
             return
-        self.setCurrentRow(0)
+        self.quiet = all(one.insert.endswith(":") for one in reply.items)
         rows = min(8, self.count())
         wide = max(260, self.sizeHintForColumn(0) + (20 if self.count() > rows else 4))
         height = self.sizeHintForRow(0) * rows + 2 * self.frameWidth() + 2
@@ -257,12 +265,17 @@ class CompletionList(QListWidget):
 
     def step(self, step: int) -> None:
         """Go to another line."""
-        self.setCurrentRow((self.currentRow() + step) % max(1, self.count()))
+        here = self.currentRow()
+        first = 0 if step > 0 else self.count() - 1
+        self.setCurrentRow(first if here < 0 else (here + step) % max(1, self.count()))
 
-    def take(self) -> None:
-        """Take the line chosen."""
-        if (item := self.currentItem()) is not None:
-            self._take(item)
+    def take(self, *, first: bool = False) -> bool:
+        """Take the line chosen, or the first where none is; False when there is nothing to take."""
+        item = self.currentItem() or (self.item(0) if first else None)
+        if item is None:
+            return False
+        self._take(item)
+        return True
 
     def _take(self, item: QListWidgetItem) -> None:
         self.hide()

@@ -356,6 +356,8 @@ class MainWindow(QWidget):
                 self._back()
                 return True
             return super().eventFilter(watched, event)
+        if event.type() == QEvent.Type.FocusOut and watched is self.field and self.completions.isVisible():
+            self._no_completions()
         if event.type() != QEvent.Type.KeyPress or not isinstance(event, QKeyEvent):
             return super().eventFilter(watched, event)
         if watched is self.field:
@@ -368,17 +370,8 @@ class MainWindow(QWidget):
 
     def _field_key(self, event: QKeyEvent) -> bool:
         key, plain = event.key(), not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        if self.completions.isVisible() and plain:
-            if key in (Qt.Key.Key_Up, Qt.Key.Key_Down):
-                self.completions.step(1 if key == Qt.Key.Key_Down else -1)
-                return True
-            if key in (Qt.Key.Key_Tab, Qt.Key.Key_Return, Qt.Key.Key_Enter):
-                self.completions.take()
-                return True
-            if key == Qt.Key.Key_Escape:
-                self.completions.hide()
-                self._show_problems(self._problems)
-                return True
+        if self.completions.isVisible() and plain and self._completion_key(key):
+            return True
         if key == Qt.Key.Key_Down and plain and self._at_last() and self.weak_button.isVisible():
             self._show_weak()
         elif key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and plain:
@@ -401,6 +394,26 @@ class MainWindow(QWidget):
         else:
             return False
         return True
+
+    def _completion_key(self, key: int) -> bool:
+        """A key pressed while completions are shown; False when it is not for them."""
+        if key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and not self.completions.quiet:
+            self.completions.step(1 if key == Qt.Key.Key_Down else -1)
+            return True
+        if key == Qt.Key.Key_Tab:
+            return self.completions.take(first=True)
+        if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.completions.take():
+            return True
+        if key in (Qt.Key.Key_Escape, Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Up, Qt.Key.Key_Down):
+            self._no_completions()
+        return key == Qt.Key.Key_Escape
+
+    def _no_completions(self) -> None:
+        if self._complete_id:
+            self._connection.cancel(self._complete_id)
+            self._complete_id = 0
+        self.completions.hide()
+        self._show_problems(self._problems)
 
     def _other_key(self, watched: QObject, event: QKeyEvent) -> bool:
         """A key pressed outside the field: what is typed goes to the field."""

@@ -41,8 +41,6 @@ SIZE = (1180, 760)
 MARKED = (255, 232, 140)
 # One of the sample library's own questions: what to do about a smell of gas. The answer is in an English PDF.
 GAS = "在家里闻到煤气味该怎么办"
-# "What to do when it smells of gas at home?"
-GAS = "在家里闻到煤气味该怎么办"
 
 
 class WrongError(Exception):
@@ -234,7 +232,11 @@ class App:
         self.write(text)
         with IndexerClient(self.data, start=False) as client:
             found = client.search(text, limit=40, passages=4, mark=False)
-        names = [Path(hit.path).name for hit in found.hits]
+        hits = list(found.hits)
+        strong = max((at + 1 for at, hit in enumerate(hits) if not hit.weak), default=0)
+        if 0 < strong < len(hits) - 3:
+            hits = hits[:strong]  # many weaker ones wait behind a button
+        names = [Path(hit.path).name for hit in hits]
 
         def shown() -> list[str]:
             rows = list(self.see("results").get("rows", []))
@@ -375,7 +377,9 @@ def sentences_marked(app: App) -> bool:
     """Whether the list shows best sentences on a marker's ground, in the colours of day or night."""
     image = app.part("results")
     seen = colours(image, image.rect())
-    return any(near(colour, mark) for colour in seen for mark in ((255, 226, 138), (112, 90, 20)))
+    # Those of weak matches are paler.
+    marks = ((255, 226, 138), (112, 90, 20), (255, 248, 225), (45, 42, 29))
+    return any(near(colour, mark, 4) for colour in seen for mark in marks)
 
 
 def page_marked(app: App) -> bool:

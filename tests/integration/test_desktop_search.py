@@ -19,7 +19,7 @@ from desktop.window import MainWindow
 from indexer import api
 from indexer.query import parse
 from tests.fakes import hit
-from tests.integration.test_desktop_window import Desk, desk, paths  # noqa: F401
+from tests.integration.test_desktop_window import Desk, desk, paths, three  # noqa: F401
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", r"support raise\(\)", "grabbing the keyboard")
 
@@ -408,9 +408,39 @@ def test_completions_are_chosen_with_the_keys(desk: Desk) -> None:  # noqa: F811
         for i in range(window.completions.count())
     ]
     assert said == ["de Deutsch, 1,204 passage(s)", "zh 中文, 1 passage(s)"]
+    QTest.keyClick(window.field, Qt.Key.Key_Up)
+    QTest.keyClick(window.field, Qt.Key.Key_Up)
     QTest.keyClick(window.field, Qt.Key.Key_Down)
-    QTest.keyClick(window.field, Qt.Key.Key_Tab)
+    QTest.keyClick(window.field, Qt.Key.Key_Return)
     assert window.field.text() == "boat lang:zh"
+    desk.until(window.completions.isVisible)
+    QTest.keyClick(window.field, Qt.Key.Key_Backspace)
+    QTest.keyClick(window.field, Qt.Key.Key_Backspace)
+    desk.until(lambda: desk.service.asked(api.Complete)[-1].query == "boat lang:")
+    desk.until(lambda: window._complete_id == 0 and window.completions.isVisible())
+    QTest.keyClick(window.field, Qt.Key.Key_Tab)
+    assert window.field.text() == "boat lang:de"
+
+
+def test_a_word_that_looks_like_a_filter_is_searched_with_enter(desk: Desk) -> None:  # noqa: F811
+    item = api.Completion(insert="before:", label="before:")
+    desk.service.complete = lambda m: api.Completions(id=m.id, start=8, end=m.cursor, items=(item,))
+    desk.service.search = lambda _: [three(marks=False)]
+    window = desk.open()
+    QTest.keyClicks(window.field, "the day before")
+    desk.until(window.completions.isVisible)
+    desk.until(lambda: len(paths(window)) == 3)
+    QTest.keyClick(window.field, Qt.Key.Key_Down)
+    row = window.current_row()
+    assert row is not None
+    assert row.hit.path == "/lib/b.md"
+    assert not window.completions.isVisible()
+    QTest.keyClick(window.field, Qt.Key.Key_Return)
+    assert desk.actions.done == [("open", "/lib/b.md")]
+    assert window.field.text() == "the day before"
+    QTest.keyClicks(window.field, ":")
+    desk.until(window.completions.isVisible)
+    window.results.setFocus()
     assert not window.completions.isVisible()
 
 
