@@ -216,8 +216,8 @@ def words(found: Lexical, candidates: Pool) -> Words:
     return Words(evidence / math.sqrt(max(1, units)), standing)
 
 
-def lexical_candidates(found: Lexical, most: int) -> Ids:
-    """The texts that the words speak for most, at most `most`, best first."""
+def lexical_candidates(found: Lexical, most: int, among: Ids | None = None) -> Ids:
+    """The texts that the words speak for most, at most `most`, best first; only those in `among`, sorted."""
     total = max(1.0, float(sum(found.sizes.values())))
     parts, values = [], []
     for match in found.matches:
@@ -225,8 +225,10 @@ def lexical_candidates(found: Lexical, most: int) -> Ids:
         if match.common or not number:
             continue
         worth = max(0.0, math.log(_PRESENT * total / number))
-        parts += [match.texts, match.near]
-        values += [np.full(len(match.texts), worth), np.full(len(match.near), _NEAR * worth)]
+        for texts, each in ((match.texts, worth), (match.near, _NEAR * worth)):
+            kept = texts if among is None else texts[_among(texts, among)]
+            parts.append(kept)
+            values.append(np.full(len(kept), each))
     if not parts:
         return np.zeros(0, np.int64)
     texts, which = np.unique(np.concatenate(parts), return_inverse=True)

@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,7 +15,7 @@ from indexer import api, rank
 from indexer.analysis import QueryTerm, occurrences, query_terms
 from indexer.errors import IndexerError
 from indexer.fold import Folder
-from indexer.query import All, Condition, In, Query, parse, without_phrases
+from indexer.query import All, Condition, In, Not, Query, parse, without_phrases
 from indexer.query import Any as AnyOf
 from indexer.segment import SCRIPT_DECIDES, language, sentences
 from indexer.store import Lexical, Pool, Store, StoredChunk
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from indexer.embed.rerank import RerankThread
     from indexer.embed.space import LanguageSpace
     from indexer.embed.thread import EncoderThread
+
+_T = TypeVar("_T")
 
 MAX_HITS = 200
 MAX_PASSAGES = 20
@@ -38,6 +39,10 @@ LONG_WORDS = 60
 PIECE_CHARACTERS = 700
 MAX_PIECES = 12
 MAX_TERMS = 32
+# Characters that are taken apart in no time worth mentioning.
+SHORT = 2000
+# Copies of a file that are kept out of the search for what is similar to it; others only out of its hits.
+MAX_LEFT_OUT = 16
 # Hits below this similarity are shown as weak.
 WEAK = 0.4
 # Sentences of the best hits are embedded to find the one to mark; people see the first hits first.
@@ -57,6 +62,7 @@ SAMPLE = 96
 class _Asked(NamedTuple):
     """One of the texts of a query, made ready."""
 
+    text: str  # empty for what is in the index already
     neutral: Vectors  # (dim,), in the space that is searched
     plain: Vectors  # (dim,), as the encoder gave it
     own: dict[str, float]
@@ -71,6 +77,13 @@ class _Found(NamedTuple):
     ranked: rank.Ranked
     words: rank.Words
     asked: _Asked
+
+
+class _Said(NamedTuple):
+    """What a passage was found by: one of the texts of the query, and the terms of it that stand there."""
+
+    asked: _Asked
+    terms: tuple[QueryTerm, ...]
 
 
 class Searcher:
@@ -118,17 +131,15 @@ class Searcher:
                 could be sought.
         """
         began = time.perf_counter()
-        query = parse(request.query)
+        query = await _aside(parse, request.query)
         where = _narrowed(query.where, request.folders)
         encoded = began
-        query_vector: Vectors | None = None
-        said: dict[int, tuple[QueryTerm, ...]] = {}
+        said: dict[int, _Said] = {}
         if request.like is None and not query.texts:
             hits = await asyncio.to_thread(self._listed, where, request) if query.where else ()
         else:
             asked = await self._ask(query, request)
             encoded = time.perf_counter()
-            query_vector = asked[0].neutral
             hits, said = await asyncio.to_thread(self._hits, asked, where, request)
             looser = _narrowed(without_phrases(query.where), request.folders)
             if not hits and looser != where:
@@ -149,17 +160,16 @@ class Searcher:
             return msgspec.structs.replace(result, hits=hits, final=final, reranked=reranked, took_ms=took)
 
         reranker = None
-        if hits and query.texts and request.rerank is not False:
+        if hits and query.texts and request.like is None and request.rerank is not False:
             reranker = await asyncio.to_thread(self._reranker, request.rerank)
-        marking = request.mark and bool(hits) and query_vector is not None
+        marking = request.mark and bool(said)
         yield msgspec.structs.replace(result, final=not marking and reranker is None)
         if marking:
-            assert query_vector is not None
-            worded = asyncio.to_thread(lambda: tuple(_worded(hit, said) for hit in hits))
-            hits = await self._mark(query_vector, await worded)
+            worded = await asyncio.to_thread(lambda: tuple(_worded(hit, said) for hit in hits))
+            hits = await self._mark(worded, said)
             yield later(hits, final=reranker is None)
         if reranker is not None:
-            better = await _reranked(reranker, query.texts[0], hits)
+            better = await _reranked(reranker, hits, said)
             yield later(better or hits, final=True, reranked=better is not None)
 
     # --- asking ------------------------------------------------------------------------------
@@ -168,29 +178,35 @@ class Searcher:
         like = request.like
         if like is not None and not like.text:
             plain = await asyncio.to_thread(self._stored, like)
-            return [self._made(plain, passage=True, text="", lexical=Lexical((), {}), terms=())]
+            return [self._made(plain, "", "", Lexical((), {}), passage=True)]
+        if like is not None and not like.text.strip():
+            raise IndexerError("Nothing to compare with", "The text is empty.")
         texts = query.texts if like is None else (like.text,)
-        encoding, terms = [], []
-        for text in texts:
-            long = like is not None or len(text.split()) > LONG_WORDS or len(text) > 4 * LONG_WORDS
-            if long:
-                encoding.append((self._encoder.passages(_pieces(text), urgent=True), True))
-            else:
-                encoding.append((self._encoder.query([text]), False))
-            terms.append(_telling(query_terms(text)))
-        # Words are looked up while the encoder works.
-        found = await asyncio.gather(*(asyncio.to_thread(self._store.lexical, t) for t in terms))
-        vectors = [await _outcome(future) for future, _ in encoding]
+        long = [like is not None or _is_long(text) for text in texts]
+        futures = []
+        try:
+            for text, passage in zip(texts, long, strict=True):
+                if passage:
+                    pieces = await _aside(_pieces, text)
+                    futures.append(self._encoder.passages(pieces, urgent=True))
+                else:
+                    futures.append(self._encoder.query([text]))
+            # Words are looked up while the encoder works.
+            looks = await asyncio.gather(*(asyncio.to_thread(self._looks, text) for text in texts))
+            rows = [await asyncio.wrap_future(future) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()  # when nobody waits any more; one that is done stays as it is
         return [
-            self._made(rows.mean(0), passage=passage, text=text, lexical=lexical, terms=term)
-            for rows, (_, passage), text, lexical, term in zip(
-                vectors, encoding, texts, found, terms, strict=True
-            )
+            self._made(vectors.mean(0), text, *look, passage=passage)
+            for vectors, text, look, passage in zip(rows, texts, looks, long, strict=True)
         ]
 
-    def _made(
-        self, plain: Vectors, *, passage: bool, text: str, lexical: Lexical, terms: Sequence[QueryTerm]
-    ) -> _Asked:
+    def _looks(self, text: str) -> tuple[str, Lexical]:
+        """The language of a text as far as it can be told, and where its words stand."""
+        return language(text), self._store.lexical(_telling(query_terms(text)))
+
+    def _made(self, plain: Vectors, text: str, told: str, lexical: Lexical, *, passage: bool) -> _Asked:
         plain = plain / max(float(np.linalg.norm(plain)), 1e-6)
         own: dict[str, float] = {}
         neutral = plain
@@ -199,15 +215,14 @@ class Searcher:
             neutral = move(plain[None])[0]
             if not passage:
                 own = self._space.languages_of(plain)
-        told = language(text) if text else ""
         if told in SCRIPT_DECIDES:
             own = {told: 1.0}
         elif told:
             own = {name: odds / 2 for name, odds in own.items()}
             own[told] = own.get(told, 0.0) + 0.5
         # What was looked for beside a word is found in the passages, too.
-        terms = [match.term for match in lexical.matches] or terms
-        return _Asked(neutral, plain, own, lexical, tuple(terms))
+        terms = tuple(match.term for match in lexical.matches)
+        return _Asked(text, neutral, plain, own, lexical, terms)
 
     def _stored(self, like: api.Like) -> Vectors:
         """The mean vector of an indexed file, or the vector of a passage."""
@@ -224,26 +239,31 @@ class Searcher:
 
     def _hits(
         self, asked: Sequence[_Asked], where: Condition | None, request: api.Search
-    ) -> tuple[tuple[api.Hit, ...], dict[int, tuple[QueryTerm, ...]]]:
-        """The hits, and which terms of the query stand in each of their passages (by chunk)."""
+    ) -> tuple[tuple[api.Hit, ...], dict[int, _Said]]:
+        """The hits, and what each of their passages was found by (by chunk)."""
         limit = min(max(request.limit, 1), MAX_HITS)
         passages = min(max(request.passages, 1), MAX_PASSAGES)
         near = max(NEAR, 4 * limit)
+        left_out = self._left_out(request.like)
+        if left_out:
+            # A long file would otherwise be all that is near to itself.
+            others = tuple(Not(In(path)) for path in list(left_out.values())[:MAX_LEFT_OUT])
+            where = All(others if where is None else (where, *others))
+        allowed = self._store.allowed(where)
         while True:
-            found = [self._find(one, near, where) for one in asked]
+            found = [self._find(one, near, where, allowed) for one in asked]
             files = len({int(file) for one in found for file in one.pool.files})
             if files >= limit or near >= 4_000 or all(len(one.pool.chunks) < near for one in found):
                 break
             near *= 4
         groups = self._merged(found)
-        left_out = self._left_out(request.like)
         groups = [group for group in groups if int(group[0].pool.files[group[1][0]]) not in left_out]
         # Some more than asked for, since some fold into others.
         groups = groups[: limit + limit // 2 + 4 if request.fold else limit]
         ids = [int(found.pool.chunks[row]) for found, rows, _ in groups for row in rows[:passages]]
         chunks = self._store.chunks(ids)
         hits, keys = [], []
-        said: dict[int, tuple[QueryTerm, ...]] = {}
+        said: dict[int, _Said] = {}
         for one, rows, score in groups:
             shown = [row for row in rows[:passages] if int(one.pool.chunks[row]) in chunks]
             if shown:
@@ -251,17 +271,18 @@ class Searcher:
                 keys.append(int(one.pool.files[rows[0]]))
             for row in shown:
                 here = np.flatnonzero(one.words.found[row]).tolist()
-                said[int(one.pool.chunks[row])] = tuple(one.asked.terms[term] for term in here)
+                terms = tuple(one.asked.terms[term] for term in here)
+                said[int(one.pool.chunks[row])] = _Said(one.asked, terms)
         if request.fold:
             hits = self._folder.fold(hits, keys)
         return tuple(hits[:limit]), said
 
-    def _find(self, asked: _Asked, near: int, where: Condition | None) -> _Found:
+    def _find(self, asked: _Asked, near: int, where: Condition | None, allowed: rank.Ids | None) -> _Found:
         pool = self._store.pool(
             asked.neutral,
             asked.plain,
             near,
-            texts=rank.lexical_candidates(asked.lexical, BY_WORDS),
+            texts=rank.lexical_candidates(asked.lexical, BY_WORDS, allowed),
             files=rank.lexical_files(asked.lexical, BY_NAME),
             where=where,
         )
@@ -293,10 +314,10 @@ class Searcher:
                     best[file] = (one, rows, level)
         return sorted(best.values(), key=lambda entry: -entry[2])
 
-    def _left_out(self, like: api.Like | None) -> frozenset[int]:
-        """The file itself is not similar to itself, nor are its copies."""
+    def _left_out(self, like: api.Like | None) -> dict[int, str]:
+        """Ids and paths: the file itself is not similar to itself, nor are its copies."""
         if like is None or like.text:
-            return frozenset()
+            return {}
         path = api.local_path(like.path)
         return self._store.same_files(path=path) if path else self._store.same_files(chunk=like.chunk)
 
@@ -332,9 +353,13 @@ class Searcher:
     ) -> api.Hit:
         similarity = self._similarity(score)
         passages = tuple(self._passage(found, row, chunks[int(found.pool.chunks[row])]) for row in rows)
-        first = msgspec.structs.replace(passages[0], similarity=similarity)
-        best = chunks[int(found.pool.chunks[rows[0]])]
-        return _as_hit(best, similarity, (first, *passages[1:]))
+        # The file's similarity is that of its best passage, and no other's is higher.
+        shown = [similarity, *(min(similarity, passage.similarity) for passage in passages[1:])]
+        passages = tuple(
+            msgspec.structs.replace(passage, similarity=value)
+            for passage, value in zip(passages, shown, strict=True)
+        )
+        return _as_hit(chunks[int(found.pool.chunks[rows[0]])], similarity, passages)
 
     def _passage(self, found: _Found, row: int, chunk: StoredChunk) -> api.Passage:
         ranked = found.ranked
@@ -360,7 +385,7 @@ class Searcher:
             return round(self._space.similarity(distance), 4)
         return round(similarity(distance), 4)
 
-    async def _mark(self, query: Vectors, hits: tuple[api.Hit, ...]) -> tuple[api.Hit, ...]:
+    async def _mark(self, hits: tuple[api.Hit, ...], said: dict[int, _Said]) -> tuple[api.Hit, ...]:
         """The hits with `mark` set in the first passage of the first ones."""
         spans: dict[str, list[tuple[int, int]]] = {}
         for hit in hits[:MARKED_HITS]:
@@ -374,8 +399,8 @@ class Searcher:
         if unknown:
             try:
                 rows = await asyncio.wrap_future(self._encoder.passages(unknown, urgent=True))
-            except IndexerError:
-                return hits  # the hits are right without their marks
+            except Exception:  # noqa: BLE001  the encoder's thread has told; the hits are right without marks
+                return hits
             if self._space is not None:
                 rows = self._space.passages(rows)
             vectors.update(zip(unknown, rows, strict=True))
@@ -387,6 +412,7 @@ class Searcher:
             if found:
                 best = found[0]
                 if len(found) > 1:
+                    query = said[passage.chunk].asked.neutral
                     best = max(found, key=lambda ab: float(vectors[passage.text[ab[0] : ab[1]]] @ query))
                 first = msgspec.structs.replace(passage, mark=best)
                 hit = msgspec.structs.replace(hit, passages=(first, *hit.passages[1:]))
@@ -396,8 +422,9 @@ class Searcher:
         return tuple(marked)
 
 
-async def _outcome(future: Future[Vectors]) -> Vectors:
-    return await asyncio.wrap_future(future)
+async def _aside(work: Callable[[str], _T], text: str) -> _T:
+    """What `work` makes of a text; others who wait are not held up by a long one."""
+    return work(text) if len(text) <= SHORT else await asyncio.to_thread(work, text)
 
 
 def _narrowed(where: Condition | None, folders: Sequence[str]) -> Condition | None:
@@ -407,6 +434,10 @@ def _narrowed(where: Condition | None, folders: Sequence[str]) -> Condition | No
         return where
     inside: Condition = below[0] if len(below) == 1 else AnyOf(below)
     return inside if where is None else All((where, inside))
+
+
+def _is_long(text: str) -> bool:
+    return len(text) > 4 * LONG_WORDS or len(text.split()) > LONG_WORDS
 
 
 def _pieces(text: str) -> list[str]:
@@ -433,7 +464,7 @@ def _telling(terms: list[QueryTerm]) -> list[QueryTerm]:
     return wholes[:MAX_TERMS]
 
 
-def _worded(hit: api.Hit, said: dict[int, tuple[QueryTerm, ...]]) -> api.Hit:
+def _worded(hit: api.Hit, said: dict[int, _Said]) -> api.Hit:
     """A hit whose passages, and those of its variants, tell where words of the query stand in them."""
     variants = tuple(
         msgspec.structs.replace(variant, passages=tuple(_with_words(p, said) for p in variant.passages))
@@ -443,8 +474,8 @@ def _worded(hit: api.Hit, said: dict[int, tuple[QueryTerm, ...]]) -> api.Hit:
     return msgspec.structs.replace(hit, passages=passages, variants=variants)
 
 
-def _with_words(passage: api.Passage, said: dict[int, tuple[QueryTerm, ...]]) -> api.Passage:
-    spans = _spans(passage.text, said.get(passage.chunk, ()))
+def _with_words(passage: api.Passage, said: dict[int, _Said]) -> api.Passage:
+    spans = _spans(passage.text, said[passage.chunk].terms)
     if not spans:
         return passage
     shown = dict.fromkeys(passage.text[a:b].casefold() for a, b in spans)
@@ -478,18 +509,28 @@ def _as_hit(best: StoredChunk, similarity: float, passages: tuple[api.Passage, .
 
 
 async def _reranked(
-    reranker: RerankThread, query: str, hits: tuple[api.Hit, ...]
+    reranker: RerankThread, hits: tuple[api.Hit, ...], said: dict[int, _Said]
 ) -> tuple[api.Hit, ...] | None:
     """The first hits in the reranker's order, the others behind them; None when it gave none."""
-    head = hits[:RERANKED_HITS]
-    scores = await asyncio.wrap_future(reranker.rerank(query, [hit.passages[0].text for hit in head]))
-    if scores is None:
-        return None
+    head = [hit.passages[0] for hit in hits[:RERANKED_HITS]]
+    # Each by the one of the query's alternatives that it was found by.
+    by_text: dict[str, list[int]] = {}
+    for at, passage in enumerate(head):
+        by_text.setdefault(said[passage.chunk].asked.text, []).append(at)
+    answers = await asyncio.gather(
+        *(
+            asyncio.wrap_future(reranker.rerank(text, [head[at].text for at in places]))
+            for text, places in by_text.items()
+        )
+    )
+    scores = np.zeros(len(head), np.float32)
+    for places, answer in zip(by_text.values(), answers, strict=True):
+        if answer is None:
+            return None
+        scores[places] = answer
     judged = []
-    for hit, score in zip(head, scores.tolist(), strict=True):
-        first = hit.passages[0]
-        why = msgspec.structs.replace(first.why, reranked=round(score, 4))
-        first = msgspec.structs.replace(first, why=why)
-        judged.append((score, msgspec.structs.replace(hit, passages=(first, *hit.passages[1:]))))
-    judged.sort(key=lambda pair: -pair[0])
-    return (*(hit for _, hit in judged), *hits[RERANKED_HITS:])
+    for at in np.argsort(-scores, kind="stable").tolist():
+        why = msgspec.structs.replace(head[at].why, reranked=round(float(scores[at]), 4))
+        first = msgspec.structs.replace(head[at], why=why)
+        judged.append(msgspec.structs.replace(hits[at], passages=(first, *hits[at].passages[1:])))
+    return (*judged, *hits[len(head) :])

@@ -582,15 +582,15 @@ class Catalog:
         return found
 
     @staticmethod
-    def same_files(db: Database, *, path: str, chunk: int) -> frozenset[int]:
-        """A file (or that of a chunk) and those with the same content."""
+    def same_files(db: Database, *, path: str, chunk: int) -> dict[int, str]:
+        """Ids and paths of a file (or that of a chunk) and of those with the same content."""
         which = "path = ?" if path else "id = (SELECT file FROM chunks WHERE id = ?)"
-        rows = db.ask(f"SELECT id, content FROM files WHERE {which}", (os.fsencode(path) if path else chunk,))
-        if not rows:
-            return frozenset()
-        number, content = rows[0]
-        copies = db.ask("SELECT id FROM files WHERE content = ? AND status = 'indexed'", (content,))
-        return frozenset([number, *(row[0] for row in copies)] if content else [number])
+        files = db.ask(
+            f"SELECT id, path, content FROM files WHERE {which}", (os.fsencode(path) if path else chunk,)
+        )
+        if files and (content := files[0][2]):
+            files += db.ask("SELECT id, path FROM files WHERE content = ? AND status = 'indexed'", (content,))
+        return {row[0]: os.fsdecode(row[1]) for row in files}
 
     @staticmethod
     def rows_of(

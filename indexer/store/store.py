@@ -339,8 +339,8 @@ class Store:
             ids = self._catalog.texts_of(db, path=path, chunk=chunk)
             return self._catalog.plain_vectors(db, ids[:: max(1, -(-len(ids) // _FILE_SAMPLE))])
 
-    def same_files(self, *, path: str = "", chunk: int = 0) -> frozenset[int]:
-        """Ids of the file (of a chunk) and of its copies; empty when it is not indexed."""
+    def same_files(self, *, path: str = "", chunk: int = 0) -> dict[int, str]:
+        """Ids and paths of the file (of a chunk) first and of its copies; empty when it is not indexed."""
         with self._catalog.read() as db:
             return self._catalog.same_files(db, path=path, chunk=chunk)
 
