@@ -374,6 +374,7 @@ class MainWindow(QWidget):
             return True
         if key == Qt.Key.Key_Down and plain and self._at_last() and self.weak_button.isVisible():
             self._show_weak()
+            self.results.step(1)
         elif key in (Qt.Key.Key_Up, Qt.Key.Key_Down) and plain:
             self.results.step(1 if key == Qt.Key.Key_Down else -1)
         elif key in (Qt.Key.Key_PageUp, Qt.Key.Key_PageDown) and plain:

@@ -3,7 +3,8 @@
 ``python -m tests.end2end.inside --data-dir FOLDER`` runs ``desktop`` unchanged but for its event
 loop's start. It prints one JSON line when what is typed would arrive in the search field, and then
 answers every line of its standard input with one line: ``find NAME`` what a person sees of the
-widgets of that object name, ``scheme dark|light`` switches the colours, ``stall`` the
+widgets of that object name, ``scheme dark|light`` switches the colours, ``clipboard "TEXT"`` puts a
+text (as JSON) on the clipboard, as another program would, ``stall`` the
 longest time since the last such question in which the event loop did not turn, how much of it the
 processor was at it (the rest it was taken by other programs), and where it was.
 """
@@ -100,6 +101,9 @@ class Inside:
                 if isinstance(window, MainWindow):
                     window._theme.set_scheme(value)
             return value
+        if word == "clipboard":
+            QApplication.clipboard().setText(json.loads(value))
+            return True
         if word == "stall":
             longest, place = self._longest, self._place
             self._longest, self._place = 0, ""

@@ -276,6 +276,14 @@ class App:
             raise WrongError("the window is blank on the screen")
         return image
 
+    def scene(self) -> QImage:
+        """What the screen shows where the window is, with what lies over it."""
+        x, y, width, height = next(w for w in self.every("mainWindow") if w["visible"])["rect"]
+        command = ["import", "-silent", "-window", "root", "-crop", f"{width}x{height}+{x}+{y}", "+repage"]
+        environment = {"DISPLAY": self.desk.display, "PATH": os.environ["PATH"]}
+        done = subprocess.run([*command, "-strip", "png:-"], env=environment, capture_output=True, check=True)
+        return QImage.fromData(done.stdout)
+
     def part(self, name: str) -> QImage:
         """What the screen shows of a widget."""
         x, y, width, height = self.see(name)["rect"]
@@ -352,9 +360,9 @@ class Visit:
         self.desk.xdo("mousemove", 2, 1700)
         return app
 
-    def keep(self, app: App, name: str, window: int | None = None) -> None:
-        """Keep a picture of a window."""
-        image = app.picture(window)
+    def keep(self, app: App, name: str, window: int | None = None, *, over: bool = False) -> None:
+        """Keep a picture of a window, with `over` of what pops up over it, too."""
+        image = app.scene() if over else app.picture(window)
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
             whole = self.out / f"{name}.whole.png"
@@ -428,6 +436,7 @@ def first_start(visit: Visit, data: Path) -> None:
             say(f"  longest stall of the event loop: {app.stall()}")
             visit.keep(app, "ready")
             questions(visit, app)
+            asking(visit, app)
             library(visit, app, client)
         say(f"quit in {app.close():.2f} s")
 
@@ -473,6 +482,65 @@ def coloured(app: App) -> bool:
     seen = colours(image, image.rect(), 1)
     wanted = ((139, 47, 143), (34, 107, 46), (29, 79, 156))
     return all(any(near(colour, want, 6) for colour in seen) for want in wanted)
+
+
+LETTER = """Dear neighbour,
+
+while you were away the display of your heating showed an error. I looked into the cellar: the needle of
+the gauge stood at half a bar. I have not touched the valves, since I do not know how much water it takes.
+"""
+
+
+def asking(visit: Visit, app: App, suffix: str = "") -> None:
+    """Everything the search line can do beside asking: filters, reasons, weak matches, a pasted letter."""
+    app.search("thumbnails of photos with Pillow")
+    app.select("photo_sort.py", 1)
+    until("the best sentences marked", lambda: sentences_marked(app))
+    visit.keep(app, f"results{suffix}")
+    app.press("ctrl+i")
+    until("the reasons", lambda: app.see("whyPopup"))
+    values = [widget["text"] for widget in app.every("whyValue") if widget["visible"]]
+    visit.say(f"  why: {values}")
+    visit.keep(app, f"why{suffix}", over=True)
+    app.press("Escape")
+    until("the reasons gone", lambda: not app.see("whyPopup"))
+    if app.see("showWeak"):
+        rows = len(app.see("results")["rows"])
+        app.click("showWeak")
+        until("the weaker matches", lambda: len(app.see("results")["rows"]) > rows)
+        visit.keep(app, f"weaker{suffix}")
+    app.search("zxqv blorf wug")
+    until("that nothing is close", lambda: app.see("nothingClose"))
+    visit.keep(app, f"nothing-close{suffix}")
+    app.write("soup lang:")
+    listed = until("the completions", lambda: app.see("completions").get("rows"))
+    if not any(row.startswith("zh") and row.split(", ")[-1][0].isdigit() for row in listed):
+        raise WrongError(f"no Chinese among the completions, or not counted: {listed}")
+    visit.say(f"  completions: {listed}")
+    visit.keep(app, f"completions{suffix}")
+    app.press("Escape")
+    app.write("soup lang:xx ")
+    said = until("what was not understood", lambda: app.text("queryProblems"))
+    visit.say(f"  said of lang:xx: {said}")
+    visit.keep(app, f"not-understood{suffix}")
+    app.press("Escape")
+    app.ask(f"clipboard {json.dumps(LETTER)}")
+    app.press("ctrl+l", "ctrl+v")
+    chip = until("the chip", lambda: app.text("likeChip"))
+    until("what the letter is like", lambda: "boiler-manual.pdf" in app.see("results")["rows"][0])
+    visit.say(f"  pasted: {chip}")
+    until("the best sentences marked", lambda: sentences_marked(app))
+    visit.keep(app, f"pasted{suffix}")
+    app.press("Escape")
+    until("the chip gone", lambda: not app.see("likeChip"))
+    app.search("reset key of the boiler")
+    app.select("boiler-manual.pdf", 1)
+    app.press("ctrl+shift+m")
+    until("similar passages", lambda: app.text("likeChip"))
+    app.press("alt+Left")
+    until("the question again", lambda: app.text("searchField") == "reset key of the boiler")
+    app.press("Escape")
+    visit.say(f"  longest stall of the event loop while asking: {app.stall()}")
 
 
 def library(visit: Visit, app: App, client: IndexerClient) -> None:
@@ -548,6 +616,7 @@ def again(visit: Visit, data: Path) -> None:
             until("the passage marked on the page", lambda: page_marked(app))
             until("the best sentences marked", lambda: sentences_marked(app))
             visit.keep(app, name)
+            asking(visit, app, name.removeprefix("pdf"))
             visit.say(f"  longest stall of the event loop: {app.stall()}; quit in {app.close():.2f} s")
 
 

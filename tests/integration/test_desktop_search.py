@@ -228,7 +228,6 @@ def test_the_arrow_down_on_the_last_strong_row_shows_the_weak_ones(desk: Desk) -
     desk.until(lambda: "weaker" in window.summary.text())
     QTest.keyClick(window.field, Qt.Key.Key_Down)
     assert window.results.results.rowCount() == 6
-    QTest.keyClick(window.field, Qt.Key.Key_Down)
     row = window.current_row()
     assert row is not None
     assert row.hit.path == "/lib/w0.txt"
