@@ -474,6 +474,20 @@ class TextView(QTextBrowser):
             if row == 0:
                 cursor.mergeCharFormat(bold)
 
+    def _stretches(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What is coloured of a stretch: in plain text not the empty lines, which would show as stubs."""
+        if self._markdown:
+            return [(start, end)]
+        found = []
+        block = self.document().findBlock(start)
+        while block.isValid() and block.position() < end:
+            text = block.text().rstrip()
+            first, last = max(start, block.position()), min(end, block.position() + utf16(text, len(text)))
+            if text and first < last:
+                found.append((first, last))
+            block = block.next()
+        return found
+
     def _tint(self) -> None:
         selections = []
         last = max(0, self.document().characterCount() - 1)
@@ -483,17 +497,18 @@ class TextView(QTextBrowser):
         ):
             if span is None:
                 continue
-            selection = QTextEdit.ExtraSelection()
-            cursor = QTextCursor(self.document())
-            cursor.setPosition(min(last, span[0]))
-            cursor.setPosition(min(last, span[1]), QTextCursor.MoveMode.KeepAnchor)
-            selection.cursor = cursor
             style = QTextCharFormat()
             style.setBackground(QColor(self._theme.color(ground)))
             # Without a colour of its own, Qt draws the bullets of a marked list with none.
             style.setForeground(self._theme.color(ink))
-            selection.format = style
-            selections.append(selection)
+            for start, end in self._stretches(min(last, span[0]), min(last, span[1])):
+                selection = QTextEdit.ExtraSelection()
+                cursor = QTextCursor(self.document())
+                cursor.setPosition(start)
+                cursor.setPosition(end, QTextCursor.MoveMode.KeepAnchor)
+                selection.cursor = cursor
+                selection.format = style
+                selections.append(selection)
         self.setExtraSelections(selections)
 
     def _restyle(self) -> None:

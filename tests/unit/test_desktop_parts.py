@@ -118,6 +118,13 @@ def test_the_bullets_of_a_marked_list_are_drawn(qtbot: QtBot, qapp: QApplication
         assert min(left) < 100
 
 
+def test_empty_lines_of_a_passage_are_not_coloured(qtbot: QtBot, qapp: QApplication) -> None:
+    view = TextView(Theme(qapp, "light"))
+    qtbot.addWidget(view)
+    view.show_text(Window("Above.\n\nOne 😀.\n\n\nTwo.\n\nBelow.", 8, 21, 1), (8, 14), markdown=False)
+    assert [s.cursor.selectedText() for s in view.extraSelections()] == ["One 😀.", "Two.", "One 😀."]
+
+
 def test_a_table_after_code_has_an_even_head(qtbot: QtBot, qapp: QApplication) -> None:
     view = _text_view(qtbot, qapp, "```\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n", "x = 1")
     table = next(f for f in view.document().rootFrame().childFrames() if isinstance(f, QTextTable))
