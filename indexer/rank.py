@@ -37,12 +37,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         by_language: Whether cosines are compared within a language.
         words: Weight of the words.
+        name: What it is worth that a file, and no other, has the name asked for, in standard deviations.
         own: Weight of the plain cosine, for passages in the query's own language.
         file: Weight of a file's best few passages beside its best one.
     """
 
     by_language: bool = True
     words: float = 0.22
+    name: float = 4.0
     own: float = 0.12
     file: float = 0.3
 
@@ -83,10 +85,13 @@ class Words(msgspec.Struct, frozen=True):
 
     Attributes:
         evidence: float32 (n,); 0 where they say nothing.
+        named: How far the file's name is what was asked for, float32 (n,): 1 for the only file so named, less
+            the more there are, 0 for others.
         found: Which terms (columns) stand in which passage (rows), bool (n, terms).
     """
 
     evidence: Floats
+    named: Floats
     found: Bits
 
 
@@ -182,8 +187,9 @@ def words(found: Lexical, candidates: Pool) -> Words:
     n, terms = len(candidates.texts), len(found.matches)
     evidence = np.zeros(n, np.float32)
     standing = np.zeros((n, terms), np.bool_)
+    named = np.zeros(n, np.float32)
     if not terms or not n:
-        return Words(evidence, standing)
+        return Words(evidence, named, standing)
     here, missing = gains(found, candidates.names)
     strength = np.zeros((n, terms), np.float32)
     for column, match in enumerate(found.matches):
@@ -191,6 +197,10 @@ def words(found: Lexical, candidates: Pool) -> Words:
         near = _among(candidates.texts, match.near) | _among(candidates.files, match.files)
         strength[:, column] = np.where(exact, 1.0, np.where(near, _NEAR, 0.0))
         standing[:, column] = exact | near
+        if match.term.universal and match.term.whole < 0 and len(match.files):
+            # Only what looks like a name: a plain word in one speaks for its own language alone.
+            so_named = _among(candidates.files, match.files) / math.log2(1 + len(match.files))
+            named = np.maximum(named, so_named.astype(np.float32))
     units = 0
     wholes = {match.term.whole for match in found.matches}
     parts: dict[int, Floats] = {}
@@ -213,7 +223,8 @@ def words(found: Lexical, candidates: Pool) -> Words:
     for whole, value in parts.items():
         # All of them, here and there in a text, are not the whole.
         evidence += np.minimum(value, _NEAR * here[whole].max())
-    return Words(evidence / math.sqrt(max(1, units)), standing)
+    # A name in a sentence is a lesser part of what is asked.
+    return Words(evidence / math.sqrt(max(1, units)), named / np.float32(max(1, units)), standing)
 
 
 def lexical_candidates(found: Lexical, most: int, among: Ids | None = None) -> Ids:
@@ -275,7 +286,7 @@ def rank(
         np.float32,
     )
     score = (candidates.neutral - means[candidates.langs]) / around.spread
-    by_words = options.words * lexical.evidence
+    by_words = options.words * lexical.evidence + options.name * lexical.named
     score = score + by_words
     if options.own:
         likely = np.array([own.get(name, 0.0) for name in candidates.names] or [0.0], np.float32)

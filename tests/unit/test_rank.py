@@ -129,6 +129,19 @@ def test_inside_a_longer_word_or_in_the_name_of_the_file_counts_less_than_itself
     assert exact > named > without
 
 
+def test_the_name_of_one_file_is_worth_more_than_a_name_that_many_have_and_plain_words_in_names() -> None:
+    def order(term: TermMatch) -> tuple[list[int], float]:
+        candidates = pool(["en", "de"], [0.3, 0.25])
+        ranked = rank.rank(candidates, around(en=0.2, de=0.2), rank.words(lexical(term), candidates), {})
+        return [rows[0] for rows in ranked.order], float(ranked.words[1])
+
+    only, worth = order(match("router_setup.txt", files=[1], universal=True))
+    assert only == [1, 0]
+    assert order(match("README.md", files=range(1, 500), universal=True))[1] < worth / 2
+    assert order(match("router", files=[1]))[1] < worth / 2
+    assert order(match("router_setup.txt", universal=True))[1] <= 0
+
+
 def test_parts_say_nothing_more_where_the_whole_stands_and_something_where_it_does_not() -> None:
     whole = match("read_file", [0], {"en": 1}, universal=True)
     parts = [match("read", [0, 1], {"en": 5}, whole=0), match("file", [0, 1], {"en": 5}, whole=0)]
