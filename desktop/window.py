@@ -414,7 +414,8 @@ class MainWindow(QWidget):
             self._connection.cancel(self._complete_id)
             self._complete_id = 0
         self.completions.hide()
-        self._show_problems(self._problems)
+        if self._wanted() == self._shown:
+            self._show_problems(self._problems)
 
     def _other_key(self, watched: QObject, event: QKeyEvent) -> bool:
         """A key pressed outside the field: what is typed goes to the field."""
@@ -712,7 +713,8 @@ class MainWindow(QWidget):
             x = self.field.x() + self.field.cursorRect().left()
             corner = QPoint(x, self.field.geometry().bottom() + 2)
             self.completions.offer(reply, corner, self.width() - x - 8)
-            self._show_problems(self._problems)
+            if self._wanted() == self._shown:
+                self._show_problems(self._problems)
 
     def _complete(self, insert: str, start: int, end: int) -> None:
         text = self.field.text()

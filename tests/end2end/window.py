@@ -506,45 +506,57 @@ def a_copy(desk: Desk, data: Path) -> Iterator[None]:
         until("the copy forgotten", lambda: client.status().files == before and idle(client), 60)
 
 
-def asking(visit: Visit, app: App, suffix: str = "") -> None:
+ASKED = {
+    "en": ("cleaning filter coffee machine", "gas boiler warning", "soup"),
+    "zh_CN": ("咖啡机除垢 滤芯", "锅炉水压太低怎么补水", "汤"),
+}
+
+
+def asking(visit: Visit, app: App, language: str = "en", suffix: str = "") -> None:
     """Everything the search line can do beside asking: filters, reasons, weak matches, a pasted letter."""
+    coffee, boiler, soup = ASKED[language]
+
+    def keep(name: str, *, over: bool = False) -> None:
+        if app.scale == 1 or name in ("results", "why"):
+            visit.keep(app, f"{name}{suffix}", over=over)
+
     with a_copy(visit.desk, app.data):
-        app.search("cleaning filter coffee machine")
+        app.search(coffee)
         app.select("affeemaschine", 3)
         until("the best sentences marked", lambda: sentences_marked(app))
         shown = len(app.see("results")["rows"])
         app.press("Right")
         until("the copy below its file", lambda: len(app.see("results")["rows"]) > shown)
-        visit.keep(app, f"results{suffix}")
-    app.search("gas boiler warning")
-    app.select("boiler-manual.pdf", 1)
+        keep("results")
+    app.search(boiler)
+    app.select("boiler-manual.pdf", 3)
     until("the best sentences marked", lambda: sentences_marked(app))
     app.press("ctrl+i")
     until("the reasons", lambda: app.see("whyPopup"))
     values = [widget["text"] for widget in app.every("whyValue") if widget["visible"]]
     visit.say(f"  why: {values}")
-    visit.keep(app, f"why{suffix}", over=True)
+    keep("why", over=True)
     app.press("Escape")
     until("the reasons gone", lambda: not app.see("whyPopup"))
     if app.see("showWeak"):
-        rows = len(app.see("results")["rows"])
         app.click("showWeak")
-        until("the weaker matches", lambda: len(app.see("results")["rows"]) > rows)
-        visit.keep(app, f"weaker{suffix}")
+    until("the weaker matches", lambda: len(app.see("results")["rows"]) > 5)
+    keep("weaker")
     app.search("zxqv blorf wug")
     until("that nothing is close", lambda: app.see("nothingClose"))
-    visit.keep(app, f"nothing-close{suffix}")
-    app.write("soup lang:")
+    keep("nothing-close")
+    app.write(f"{soup} lang:")
     listed = until("the completions", lambda: app.see("completions").get("rows"))
     if not any(row.startswith("zh") and row.split(", ")[-1][0].isdigit() for row in listed):
         raise WrongError(f"no Chinese among the completions, or not counted: {listed}")
     visit.say(f"  completions: {listed}")
-    visit.keep(app, f"completions{suffix}")
+    keep("completions")
     app.press("Escape")
-    app.write("soup lang:xx ")
-    said = until("what was not understood", lambda: app.text("queryProblems"))
+    app.write(f"{soup} lang:xx ")
+    until("what was not understood", lambda: "xx" in app.text("queryProblems"))
+    said = app.text("queryProblems")
     visit.say(f"  said of lang:xx: {said}")
-    visit.keep(app, f"not-understood{suffix}")
+    keep("not-understood")
     app.press("Escape")
     app.ask(f"clipboard {json.dumps(LETTER)}")
     app.press("ctrl+l", "ctrl+v")
@@ -552,11 +564,18 @@ def asking(visit: Visit, app: App, suffix: str = "") -> None:
     until("what the letter is like", lambda: "boiler-manual" in str(app.see("results").get("rows")))
     visit.say(f"  pasted: {chip}")
     until("the best sentences marked", lambda: sentences_marked(app))
-    visit.keep(app, f"pasted{suffix}")
+    keep("pasted")
     app.press("Escape")
     until("the chip gone", lambda: not app.see("likeChip"))
+    app.click("filtersButton")
+    until("the filters", lambda: app.see("filterMenu"))
+    keep("filters", over=True)
+    app.press("Down", "Return")
+    until("the filter in the query", lambda: app.text("searchField") == "ext:pdf ")
+    until("both PDFs", lambda: len(app.see("results").get("rows", [])) == 2)
+    keep("filtered")
     app.search("reset key of the boiler")
-    app.select("boiler-manual.pdf", 1)
+    app.select("boiler-manual.pdf", 3)
     app.press("ctrl+shift+m")
     until("similar passages", lambda: app.text("likeChip"))
     app.press("alt+Left")
@@ -638,7 +657,7 @@ def again(visit: Visit, data: Path) -> None:
             until("the passage marked on the page", lambda: page_marked(app))
             until("the best sentences marked", lambda: sentences_marked(app))
             visit.keep(app, name)
-            asking(visit, app, name.removeprefix("pdf"))
+            asking(visit, app, language, name.removeprefix("pdf"))
             visit.say(f"  longest stall of the event loop: {app.stall()}; quit in {app.close():.2f} s")
 
 
