@@ -63,12 +63,11 @@ class Folder:
         leaders: list[int] = []
         under: dict[int, list[api.Variant]] = {}
         for at, (hit, file) in enumerate(zip(hits, files, strict=True)):
-            for leader in leaders:
-                if file not in place or files[leader] not in place:
+            for leader in leaders if file in place else ():
+                other = files[leader]
+                if other not in place or not alike[place[other], place[file]]:
                     continue
-                if not alike[place[files[leader]], place[file]]:
-                    continue
-                kind = self._relation(hits[leader], outlines.get(files[leader]), hit, outlines.get(file))
+                kind = self._relation(hits[leader], outlines[other], hit, outlines[file])
                 if kind is not None:
                     under.setdefault(leader, []).append(_variant(kind, hit))
                     break
@@ -79,11 +78,7 @@ class Folder:
             for at in leaders
         ]
 
-    def _relation(
-        self, one: api.Hit, first: Outline | None, other: api.Hit, second: Outline | None
-    ) -> Kind | None:
-        if first is None or second is None:
-            return None
+    def _relation(self, one: api.Hit, first: Outline, other: api.Hit, second: Outline) -> Kind | None:
         if first.texts == second.texts:
             return "copy"
         a, b = set(first.texts), set(second.texts)

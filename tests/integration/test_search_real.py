@@ -90,7 +90,7 @@ def _long_pdf(path: Path) -> None:
     import pymupdf
 
     things = ("ships", "rain", "letters", "bread", "sails", "visitors", "gulls")
-    with pymupdf.open() as book:
+    with pymupdf.open() as book:  # type: ignore[no-untyped-call]
         for number in range(1, PAGES + 1):
             page = book.new_page(width=300, height=200)
             thing = things[number % len(things)]
