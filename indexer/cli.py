@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indexer import __version__
+from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.api import local_path
 from indexer.client import IndexerClient, find_service
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
-
-    from indexer import api
-
 
 app = typer.Typer(
     name="dragoman",

@@ -176,11 +176,11 @@ class Searcher:
 
     async def _ask(self, query: Query, request: api.Search) -> list[_Asked]:
         like = request.like
-        if like is not None and not like.text:
+        if like is not None and not like.text.strip():
+            if not (like.path or like.chunk):
+                raise IndexerError("Nothing to compare with", "The text is empty.")
             plain = await asyncio.to_thread(self._stored, like)
             return [self._made(plain, "", "", Lexical((), {}), passage=True)]
-        if like is not None and not like.text.strip():
-            raise IndexerError("Nothing to compare with", "The text is empty.")
         texts = query.texts if like is None else (like.text,)
         long = [like is not None or _is_long(text) for text in texts]
         futures = []
@@ -316,7 +316,7 @@ class Searcher:
 
     def _left_out(self, like: api.Like | None) -> dict[int, str]:
         """Ids and paths: the file itself is not similar to itself, nor are its copies."""
-        if like is None or like.text:
+        if like is None or like.text.strip():
             return {}
         path = api.local_path(like.path)
         return self._store.same_files(path=path) if path else self._store.same_files(chunk=like.chunk)

@@ -222,9 +222,9 @@ def test_the_endpoint_is_for_its_owner_only(library: tuple[Path, Path]) -> None:
     assert address.parent.stat().st_mode & 0o077 == 0
 
 
-def dragoman(data: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def dragoman(data: Path, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "indexer.cli", *words, "--data-dir", str(data)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_command_line_answers_in_json(library: tuple[Path, Path], tmp_path: Path) -> None:
@@ -240,6 +240,24 @@ def test_the_command_line_answers_in_json(library: tuple[Path, Path], tmp_path: 
     rows = [json.loads(line) for line in many.stdout.splitlines()]
     assert [bool(row) for row in rows] == [True, False, True]
     assert rows[2][0]["path"] == str(library[1] / "fr/train.txt")
+
+
+def test_the_command_line_finds_what_is_similar(library: tuple[Path, Path]) -> None:
+    data, files = library
+    like = dragoman(data, "similar", str(files / "zh/猫.md"), "--why", "--limit", "2")
+    assert like.returncode == 0, like.stderr
+    assert "猫.md" not in like.stdout
+    assert like.stdout.count("meaning ") == 2
+    narrowed = dragoman(data, "similar", str(files / "zh/猫.md"), "lang:fr", "--json")
+    assert [hit["path"] for hit in json.loads(narrowed.stdout)] == [str(files / "fr/train.txt")]
+    text = "Our cat has to go to the vet for its vaccination. " * 300
+    pasted = dragoman(data, "similar", "-", "--json", "--limit", "1", stdin=text)
+    assert [hit["path"] for hit in json.loads(pasted.stdout)] == [str(files / "zh/猫.md")]
+    for nothing, told in (("", "The text is empty"), ("x" * 2_000_000, "too long")):
+        refused = dragoman(data, "similar", "-", stdin=nothing)
+        assert refused.returncode == 1
+        assert told in refused.stderr
+    assert "not in the index" in dragoman(data, "similar", str(files / "nowhere")).stderr
 
 
 def test_the_command_line_speaks_to_people(library: tuple[Path, Path]) -> None:
