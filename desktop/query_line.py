@@ -219,10 +219,12 @@ class CompletionList(QListWidget):
 
     Attributes:
         quiet: Whether it only tells what filters a word may become; the arrow keys are not for it then.
+        stale: Whether the query has changed since; nothing can be taken until the next answer.
     """
 
     taken = Signal(str, int, int)
     quiet = False
+    stale = False
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -245,6 +247,7 @@ class CompletionList(QListWidget):
         """
         self.clear()
         self._span = (reply.start, reply.end)
+        self.stale = False
         for one in reply.items:
             item = QListWidgetItem(wording.printable(one.label))
             detail = wording.printable(wording.completion_detail(one))
@@ -274,10 +277,13 @@ class CompletionList(QListWidget):
         item = self.currentItem() or (self.item(0) if first else None)
         if item is None:
             return False
-        self._take(item)
+        if not self.stale:
+            self._take(item)
         return True
 
     def _take(self, item: QListWidgetItem) -> None:
+        if self.stale:
+            return
         self.hide()
         self.taken.emit(item.data(Qt.ItemDataRole.UserRole), *self._span)
 

@@ -702,6 +702,7 @@ class MainWindow(QWidget):
         if self.field.hasSelectedText() or not wants_completions(text, at):
             self.completions.hide()
             return
+        self.completions.stale = True
         message = api.Complete(id=0, query=text, cursor=at)
         self._complete_id = self._connection.request(message, self._take_completions, lambda _: None)
 

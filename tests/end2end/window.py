@@ -221,6 +221,11 @@ class App:
             with contextlib.suppress(WrongError):
                 until("the text", lambda: self.text("searchField") == text, 2)
                 return
+        self.ask(f"clipboard {json.dumps(text)}")
+        self.press("ctrl+l", "ctrl+v")
+        with contextlib.suppress(WrongError):
+            until("the text", lambda: self.text("searchField") == text, 2)
+            return
         raise WrongError(f"“{text}” was typed, but the field says “{self.text('searchField')}”")
 
     def search(self, text: str) -> list[str]:

@@ -17,7 +17,9 @@ from desktop.app import build_window
 from desktop.query_line import WhyPopup
 from desktop.results import Row
 from desktop.window import MainWindow
+from indexer import api
 from indexer.client import IndexerClient
+from tests.integration.test_rerank import _build
 
 pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints", r"support raise\(\)", "grabbing the keyboard")
 
@@ -198,3 +200,38 @@ def test_similar_to_a_file_a_passage_and_a_pasted_text(person: Person) -> None:
         person.press(Qt.Key.Key_Escape)
     assert not window.chip.isVisible()
     assert window.pages.currentWidget() is window.home
+
+
+def test_a_reranker_chosen_in_the_settings_orders_the_list(person: Person, tmp_path: Path) -> None:
+    window = person.window
+    model = _build("bert", tmp_path / "bert")  # of random weights: only that it is asked can be seen
+    window.show_library(2)
+    assert window._library is not None
+    pane = window._library.settings
+    person.until(lambda: pane._stored is not None)
+    stored = pane._stored
+    assert stored is not None
+    pane.device.setCurrentIndex(pane.device.findData("cpu"))
+    pane.rerank.setChecked(True)
+    pane.reranker.setText(str(model))
+    pane.save.click()
+    person.until(lambda: pane.note.text() == "Saved.")
+    window._library.close()
+    window.activateWindow()
+    person.until(window.isActiveWindow)
+    try:
+        person.ask("filter of the heat pump")
+        assert window._reranked
+        hits = window.results.results.hits
+        judged = [hit.passages[0].why.reranked for hit in hits]
+        assert None not in judged
+        assert judged == sorted(judged, key=lambda score: -(score or 0))
+        person.press(Qt.Key.Key_I, Qt.KeyboardModifier.ControlModifier)
+        popup = window.findChild(WhyPopup)
+        assert popup is not None
+        assert "Reranker" in popup.accessibleDescription()
+        popup.close()
+    finally:
+        saved: list[api.Reply] = []
+        window._connection.request(api.PutSettings(id=0, settings=stored), saved.append)
+        person.until(lambda: bool(saved))

@@ -473,10 +473,15 @@ def test_completions_that_come_late_are_dropped_and_escape_closes_them(desk: Des
     window.completions.model().rowsInserted.connect(
         lambda *_: offered.append(window.completions.item(0).text())
     )
-    QTest.keyClicks(window.field, "lang:")
+    QTest.keyClicks(window.field, "lang")
+    desk.until(lambda: offered[-1:] == ["lang"])
+    QTest.keyClicks(window.field, ":")
     desk.until(lambda: any(m.query == "lang:" for m in desk.service.asked(api.Complete)))
     before = len(offered)
     QTest.keyClicks(window.field, "de")
+    QTest.keyClick(window.field, Qt.Key.Key_Tab)  # too early for it to be clear what is taken
+    assert window.field.text() == "lang:de"
+    assert window.field.hasFocus()
     late.set()
     desk.until(lambda: offered[-1:] == ["lang:de"])
     assert "lang:" not in offered[before:]
