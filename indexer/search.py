@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -32,6 +32,7 @@ MAX_HITS = 200
 MAX_PASSAGES = 20
 # Nearest texts that are looked at, and those that the words bring in.
 NEAR = 240
+MOST_NEAR = 4000  # where all of these are in fewer files than wanted
 BY_WORDS = 120
 BY_NAME = 12
 # A query of more words is taken for pasted text: embedded piece by piece, sought by its rarest words.
@@ -50,6 +51,7 @@ MARKED_HITS = 10
 MARKED_SENTENCES = 24
 SENTENCE_CACHE = 4096
 RERANKED_HITS = 20
+SHOWN_COPIES = 8
 SHOWN_TERMS = 12
 _NOT_TO_THE_LETTER = api.QueryProblem(
     start=0, end=0, message="no file has the words in quotation marks side by side; these are the nearest"
@@ -253,13 +255,13 @@ class Searcher:
         while True:
             found = [self._find(one, near, where, allowed) for one in asked]
             files = len({int(file) for one in found for file in one.pool.files})
-            if files >= limit or near >= 4_000 or all(len(one.pool.chunks) < near for one in found):
+            if files >= limit or 4 * near > MOST_NEAR or all(len(one.pool.chunks) < near for one in found):
                 break
             near *= 4
         groups = self._merged(found)
         groups = [group for group in groups if int(group[0].pool.files[group[1][0]]) not in left_out]
         # Some more than asked for, since some fold into others.
-        groups = groups[: limit + limit // 2 + 4 if request.fold else limit]
+        groups = _with_few_copies(groups, limit + limit // 2 + 4) if request.fold else groups[:limit]
         ids = [int(found.pool.chunks[row]) for found, rows, _ in groups for row in rows[:passages]]
         chunks = self._store.chunks(ids)
         hits, keys = [], []
@@ -434,6 +436,23 @@ def _narrowed(where: Condition | None, folders: Sequence[str]) -> Condition | No
         return where
     inside: Condition = below[0] if len(below) == 1 else AnyOf(below)
     return inside if where is None else All((where, inside))
+
+
+def _with_few_copies(
+    groups: Sequence[tuple[_Found, list[int], float]], most: int
+) -> list[tuple[_Found, list[int], float]]:
+    """The first `most` files, and some copies of each, whose great number must not hide the others."""
+    kept = []
+    seen: Counter[tuple[int, int]] = Counter()
+    for group in groups:
+        pool, best = group[0].pool, group[1][0]
+        same = int(pool.texts[best]), int(pool.of_file[best])
+        if same not in seen and len(seen) == most:
+            break
+        seen[same] += 1
+        if seen[same] <= SHOWN_COPIES:
+            kept.append(group)
+    return kept
 
 
 def _is_long(text: str) -> bool:

@@ -594,24 +594,31 @@ class Catalog:
 
     @staticmethod
     def rows_of(
-        db: Database, texts: npt.NDArray[np.int64], files: npt.NDArray[np.int64], limit: int
+        db: Database, texts: npt.NDArray[np.int64], files: npt.NDArray[np.int64], each: int, limit: int
     ) -> list[Any]:
         """The chunks that have one of these texts, and the first chunks of these files.
+
+        Args:
+            db: The state that is seen.
+            texts: Ids of texts.
+            files: Ids of files.
+            each: Of a text that more chunks have, only so many.
+            limit: No more than this for all texts.
 
         Returns:
             Id, text, file, how many chunks the file has, and language, of each.
         """
-        wanted = (
-            "SELECT chunks.id, text_id, file, files.chunks, chunks.lang FROM chunks"
-            " JOIN files ON files.id = file"
-        )
+        columns = "SELECT chunks.id, text_id, file, files.chunks, chunks.lang FROM"
         found = db.ask(
-            f"{wanted} WHERE text_id IN (SELECT value FROM json_each(?)) LIMIT ?",
-            (json.dumps(texts.tolist()), limit),
+            f"{columns} json_each(?) AS wanted JOIN chunks ON chunks.id IN"
+            " (SELECT copies.id FROM chunks AS copies WHERE copies.text_id = wanted.value"
+            " ORDER BY copies.id LIMIT ?) JOIN files ON files.id = file LIMIT ?",
+            (json.dumps(texts.tolist()), each, limit),
         )
         if len(files):
             found += db.ask(
-                f"{wanted} WHERE file IN (SELECT value FROM json_each(?)) AND slot < ?",
+                f"{columns} chunks JOIN files ON files.id = file"
+                " WHERE file IN (SELECT value FROM json_each(?)) AND slot < ?",
                 (json.dumps(files.tolist()), _FIRST_CHUNKS),
             )
         return found

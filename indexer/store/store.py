@@ -43,6 +43,9 @@ _CANDIDATE_US = 6.0
 _EXACT_WHILE_WRITING = 100_000
 _PENDING_LIMIT = 4_000
 _POOL_LIMIT = 20_000
+# Chunks that are looked at of one text: a licence may be in thousands of files, and leaves room for others.
+_COPIES = 50
+_COPIES_FILTERED = 2_000  # the condition leaves only some of them
 _FILE_SAMPLE = 48
 _FACTS_S = 2.0
 
@@ -313,7 +316,8 @@ class Store:
             if near is None or len(near) < k:
                 near = view.best(vector, k, None if kept is None else kept.texts)
             wanted = np.union1d(near, none if texts is None else view.wanted(texts))
-            rows = self._catalog.rows_of(db, wanted, none if files is None else files, _POOL_LIMIT)
+            each = _COPIES if kept is None else _COPIES_FILTERED
+            rows = self._catalog.rows_of(db, wanted, none if files is None else files, each, _POOL_LIMIT)
             numbers: dict[str, int] = {}
             table = np.array(
                 [(*row[:4], numbers.setdefault(row[4], len(numbers))) for row in rows], np.int64

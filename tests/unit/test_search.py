@@ -393,6 +393,20 @@ def test_folded_files_do_not_take_the_place_of_others(store: Store, searcher: Se
     assert len(found.hits[0].variants) == 5
 
 
+def test_a_text_that_very_many_files_have_hides_no_other(store: Store, searcher: Searcher) -> None:
+    page, content = "The cat may be copied under this licence.", b"2" * 16
+    for first in range(0, 21_000, 3000):
+        copies = (update(f"pkg{n}/LICENSE", page, content=content) for n in range(first, first + 3000))
+        put(store, *copies)
+    found = ask(searcher, "feline", limit=4)
+    assert len(found.hits) == 4
+    assert {"katze.txt", "猫.txt"} <= set(names(found.hits))
+    assert 0 < max(len(hit.variants) for hit in found.hits) <= search.SHOWN_COPIES
+    narrowed = ask(searcher, "feline in:pkg7", limit=4)
+    assert names(narrowed.hits) == ["pkg7/LICENSE"]
+    assert "katze.txt" in names(ask(searcher, "feline -lang:zh", limit=6).hits)
+
+
 # --- odd questions ---------------------------------------------------------------------------------
 
 ODD = [
