@@ -174,6 +174,10 @@ class PreviewPane(QFrame):
             self._remark()
             return
         self.header.setVisible(True)
+        if before is None:  # it is on its way
+            self.note_icon.clear()
+            self.note_title.clear()
+            self.note_text.clear()
         self.title.setText(wording.file_name(hit.path))
         place = wording.place(passage.locator)
         self.place.setText(place or wording.folder_of(hit.path))

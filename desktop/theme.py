@@ -307,7 +307,6 @@ def _style_sheet(c: Colors) -> str:
     }}
     QPushButton#showWeak:hover {{ background: {c.hover}; }}
     QPushButton#showWeak:focus {{ border: 2px solid {c.accent}; padding: 7px; }}
-    QToolButton::menu-indicator {{ image: none; }}
     QMenu {{ background: {c.raised}; border: 1px solid {c.control}; padding: 4px; }}
     QMenu::item {{ padding: 6px 28px 6px 14px; border-radius: 5px; color: {c.text}; }}
     QMenu::item:selected {{ background: {c.selection}; }}

@@ -31,7 +31,6 @@ from PySide6.QtWidgets import (
     QPushButton,
     QSplitter,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -152,8 +151,6 @@ class MainWindow(QWidget):
         self._clear_action.setVisible(False)
         self.filters = FilterMenu(self)
         self.filters_button = tool_button("filter", self.tr("Filters (Alt+F)"), "filtersButton")
-        self.filters_button.setMenu(self.filters)
-        self.filters_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.library_button = tool_button(
             "library", self.tr("Library, problems and settings (Ctrl+,)"), "libraryButton"
         )
@@ -286,6 +283,7 @@ class MainWindow(QWidget):
         self.results.why_wanted.connect(self._show_why)
         self.better_button.clicked.connect(self._take_better)
         self.field.pasted.connect(self._search_pasted)
+        self.filters_button.clicked.connect(self._show_filters)
         self.filters.chosen.connect(self._insert_filter)
         self.filters.help_wanted.connect(lambda: self.show_help(1))
         self.results.customContextMenuRequested.connect(self._menu)
@@ -316,7 +314,7 @@ class MainWindow(QWidget):
             QShortcut(QKeySequence(keys), self, self._focus_field)
         QShortcut(QKeySequence("Ctrl+,"), self, lambda: self.show_library(0))
         QShortcut(QKeySequence("F1"), self, lambda: self.show_help(0))
-        QShortcut(QKeySequence("Alt+F"), self, self.filters_button.showMenu)
+        QShortcut(QKeySequence("Alt+F"), self, self._show_filters)
         QShortcut(QKeySequence("Ctrl+R"), self, self._take_better)
         QShortcut(QKeySequence("Ctrl+Shift+C"), self, self._copy)
         for keys in ("Ctrl+Return", "Ctrl+Enter"):
@@ -642,6 +640,12 @@ class MainWindow(QWidget):
         """A long text is not typed but searched for; the words in the field narrow it."""
         text = fitting(text.strip())
         self._search_like(api.Like(text=text), wording.pasted(text), keep=True)
+
+    def _show_filters(self) -> None:
+        """The menu of filters, below its button and no further to the right."""
+        button = self.filters_button
+        corner = button.mapToGlobal(button.rect().bottomRight())
+        self.filters.popup(corner - QPoint(self.filters.sizeHint().width(), -3))
 
     def _insert_filter(self, insert: str, stop: int) -> None:
         self.field.setFocus()

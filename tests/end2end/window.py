@@ -513,7 +513,7 @@ def a_copy(desk: Desk, data: Path) -> Iterator[None]:
 
 ASKED = {
     "en": ("cleaning filter coffee machine", "gas boiler warning", "soup"),
-    "zh_CN": ("咖啡机除垢 滤芯", "锅炉水压太低怎么补水", "汤"),
+    "zh_CN": ("咖啡机除垢 滤芯", GAS, "汤"),
 }
 
 
@@ -578,6 +578,7 @@ def asking(visit: Visit, app: App, language: str = "en", suffix: str = "") -> No
     app.press("Down", "Return")
     until("the filter in the query", lambda: app.text("searchField") == "ext:pdf ")
     until("both PDFs", lambda: len(app.see("results").get("rows", [])) == 2)
+    until("a page of the first", lambda: app.see("pageView"))
     keep("filtered")
     app.search("reset key of the boiler")
     app.select("boiler-manual.pdf", 3)

@@ -510,6 +510,11 @@ def test_a_filter_from_the_menu_is_written_into_the_query(desk: Desk) -> None:  
     choose("lang:")
     assert window.field.text() == "lang:"
     desk.until(lambda: [m.query for m in desk.service.asked(api.Complete)][-1:] == ["lang:"])
+    QTest.keyClick(window.field, Qt.Key.Key_F, Qt.KeyboardModifier.AltModifier)
+    desk.until(window.filters.isVisible)
+    edge = window.filters_button.mapToGlobal(window.filters_button.rect().bottomRight())
+    assert window.filters.geometry().right() <= edge.x() + 1
+    window.filters.close()
     next(a for a in window.filters.actions() if a.objectName() == "howToAsk").trigger()
     assert window._help is not None
     assert window._help.tabs.currentIndex() == 1
