@@ -523,6 +523,7 @@ class TextView(QTextBrowser):
             self.document().setDefaultFont(QFont(self._theme.font(1.04)))
 
 
+_NUMBERED = re.compile(r"^[ \t]*\d{1,9}[.)][ \t]+", re.MULTILINE)
 _LINK = re.compile(r"!\[[^\]]*\]\([^)\n]*\)|\[([^\]]*)\]\([^)\n]*\)")
 
 
@@ -548,6 +549,7 @@ def find_rendered(source: str, span: tuple[int, int], shown: str) -> tuple[int, 
     """
 
     def plain(text: str) -> str:
+        text = _NUMBERED.sub("", text)  # the numbers of a list are drawn, but are no text of the document
         return _letters(_LINK.sub(lambda m: m.group(1) or "", text))[0]
 
     hay, places = _letters(shown)

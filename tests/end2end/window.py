@@ -549,6 +549,8 @@ def asking(visit: Visit, app: App, language: str = "en", suffix: str = "") -> No
     keep("weaker")
     app.search("zxqv blorf wug")
     until("that nothing is close", lambda: app.see("nothingClose"))
+    until("the best sentences marked", lambda: sentences_marked(app))
+    until("the nearest in the preview", lambda: "pdf" not in app.text("previewTitle") or page_marked(app))
     keep("nothing-close")
     app.write(f"{soup} lang:")
     listed = until("the completions", lambda: app.see("completions").get("rows"))

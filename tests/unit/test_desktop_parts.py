@@ -194,6 +194,17 @@ def test_a_passage_of_markdown_is_found_where_it_was_rendered() -> None:
     assert find_rendered("nothing", (0, 7), "else") is None
 
 
+def test_a_numbered_list_is_found_where_it_was_rendered() -> None:
+    source = "Before.\n\n1. Empty the 2 tanks.\n2. Press both keys.\n\nAfter.\n"
+    shown = "Before.\nEmpty the 2 tanks.\nPress both keys.\nAfter."
+    whole = find_rendered(source, (source.index("1."), source.index("\n\nAfter")), shown)
+    assert whole is not None
+    assert shown[whole[0] : whole[1]] == "Empty the 2 tanks.\nPress both keys"
+    mark = find_rendered(source, (source.index("2. Press"), source.index("\n\nAfter")), shown)
+    assert mark is not None
+    assert shown[mark[0] : mark[1]] == "Press both keys"
+
+
 def test_paths_below_home_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/mia")
     assert wording.tilde("/home/mia/a/b") == "~/a/b"
