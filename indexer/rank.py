@@ -58,6 +58,8 @@ _PRESENT = 0.5
 # A word found inside a longer one, with another ending or in a file's name only.
 _NEAR = 0.6
 _BEST_OF_FILE = 3
+# Worth from which a word is shown as a reason: fewer than three in ten texts of its language have it.
+_TELLING = 0.5
 
 
 class Background(msgspec.Struct, frozen=True):
@@ -87,7 +89,7 @@ class Words(msgspec.Struct, frozen=True):
         evidence: float32 (n,); 0 where they say nothing.
         named: How far the file's name is what was asked for, float32 (n,): 1 for the only file so named, less
             the more there are, 0 for others.
-        found: Which terms (columns) stand in which passage (rows), bool (n, terms).
+        found: Which terms (columns) that say something stand in which passage (rows), bool (n, terms).
     """
 
     evidence: Floats
@@ -223,8 +225,10 @@ def words(found: Lexical, candidates: Pool) -> Words:
     for whole, value in parts.items():
         # All of them, here and there in a text, are not the whole.
         evidence += np.minimum(value, _NEAR * here[whole].max())
+    # "The" and "of" are in common with half of all texts; nobody wants to see them.
+    telling = here[:, candidates.langs].T >= _TELLING
     # A name in a sentence is a lesser part of what is asked.
-    return Words(evidence / math.sqrt(max(1, units)), named / np.float32(max(1, units)), standing)
+    return Words(evidence / math.sqrt(max(1, units)), named / np.float32(max(1, units)), standing & telling)
 
 
 def lexical_candidates(found: Lexical, most: int, among: Ids | None = None) -> Ids:
