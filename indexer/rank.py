@@ -43,9 +43,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     by_language: bool = True
-    words: float = 0.22
+    words: float = 0.3
     name: float = 4.0
-    own: float = 0.12
+    own: float = 0.04
     file: float = 0.3
 
 
@@ -122,6 +122,7 @@ def background(
     sample: Mapping[str, Floats],
     reference: Floats,
     reference_plain: Floats,
+    spread: float | None = None,
 ) -> Background:
     """Measure how near a query is to anything.
 
@@ -131,9 +132,11 @@ def background(
         sample: Vectors (n, dim) of some passages of the library in the searched space, by language.
         reference: Vectors of passages on other matters in many languages, there.
         reference_plain: The same as the encoder gave them.
+        spread: Standard deviation of cosines of what is unrelated; None to take this query's own.
     """
     far, far_plain = reference @ query, reference_plain @ plain
-    foreign, spread = float(far.mean()), float(far.std()) or 1.0
+    foreign = float(far.mean())
+    spread = spread or float(far.std()) or 1.0
     cosines = {lang: rows @ query for lang, rows in sample.items() if len(rows)}
     mean = float(np.mean([c.mean() for c in cosines.values()])) if cosines else foreign
     by_language = {

@@ -62,7 +62,7 @@ class LanguageSpace:
                 queries = arrays["queries"].astype(np.float32)
                 passages = arrays["passages"].astype(np.float32)
                 reference = arrays["reference"].astype(np.float32)
-                low, high = arrays["scale"].tolist()
+                low, high, spread = arrays["scale"].tolist()
                 names = tuple(str(name) for name in arrays["languages"])
                 rank = int(arrays["rank"]) if "rank" in arrays else len(queries) - 1
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -72,6 +72,10 @@ class LanguageSpace:
         #: How far above unrelated texts, in their standard deviations, one unrelated text in a hundred
         #: and the middle one of the right answers are.
         self.low, self.high = float(low), float(high)
+        #: That standard deviation, as a cosine in this space. It is the model's and not each query's own: a
+        #: query that means nothing is equally far from everything, and would seem near to what it hits by
+        #: chance.
+        self.spread = float(spread)
         #: Names the space; vectors of different keys must not be compared.
         self.key = hashlib.blake2b(bytes([_VERSION]) + profile, digest_size=6).hexdigest()
         self._query_centre = queries.mean(0)
@@ -106,10 +110,10 @@ class LanguageSpace:
 
     @cached_property
     def translation(self) -> float:
-        """Cosine, here, that one in ten translations of the reference passages reaches."""
+        """Cosine, here, that four in ten translations of the reference passages reach."""
         rows = self.reference.reshape(len(self._names), -1, self.reference.shape[1])
         cosines = np.einsum("lid,mid->lmi", rows, rows)
-        return float(np.percentile(cosines[~np.eye(len(rows), dtype=bool)], 90))
+        return float(np.percentile(cosines[~np.eye(len(rows), dtype=bool)], 60))
 
     def similarity(self, distance: float) -> float:
         """What a person is shown, 0 to 1.
@@ -236,8 +240,8 @@ def compute_profile(encoder: Encoder) -> bytes:
 
     The file holds ``languages``, the mean vectors ``queries`` and ``passages`` (n, dim) float16, one row
     a language and for source code a last row of `passages` alone, the passages themselves as
-    ``reference`` (m, dim) float16, ``rank``, how many directions are taken out, and ``scale``, the `low`
-    and `high` of the space.
+    ``reference`` (m, dim) float16, ``rank``, how many directions are taken out, and ``scale``, the `low`,
+    `high` and `spread` of the space.
     """
     languages = sorted({language for texts in _items() for language in texts})
     texts = [[item[language] for item in _items() if language in item] for language in languages]
@@ -251,7 +255,7 @@ def compute_profile(encoder: Encoder) -> bytes:
         "reference": np.concatenate(passages).astype(np.float16),
         "rank": np.array(_fewest(np.stack(queries), np.stack(passages))),
     }
-    space = LanguageSpace(_packed(arrays, 0.0, 1.0))
+    space = LanguageSpace(_packed(arrays, 0.0, 1.0, 1.0))
     asked = np.stack([space.queries(rows) for rows in queries])  # (languages, items, dim)
     answers = np.stack([space.passages(rows) for rows in passages])
     cosines = np.einsum("lid,mjd->ijlm", asked, answers)
@@ -259,19 +263,17 @@ def compute_profile(encoder: Encoder) -> bytes:
     # Of each question: its distance from the answers in all languages, in units of what is no answer.
     unrelated = np.moveaxis(cosines, 2, 1)[~same[:, None, :].repeat(len(languages), 1)]
     unrelated = unrelated.reshape(len(same), len(languages), -1)
-    mean, spread = unrelated.mean(-1), unrelated.std(-1)
-    answered = (np.einsum("iilm->ilm", cosines) - mean[..., None]) / spread[..., None]
-    chance = (unrelated - mean[..., None]) / spread[..., None]
+    mean, spread = unrelated.mean(-1), float(np.sqrt(unrelated.var(-1).mean()))
+    answered = (np.einsum("iilm->ilm", cosines) - mean[..., None]) / spread
+    chance = (unrelated - mean[..., None]) / spread
     low, high = float(np.percentile(chance, 99)), float(np.median(answered))
     # A model that cannot tell answers from the rest must not seem sure of anything.
-    return _packed(arrays, low, max(high, low + 1.0))
+    return _packed(arrays, low, max(high, low + 1.0), spread)
 
 
-def _packed(
-    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], low: float, high: float
-) -> bytes:
+def _packed(arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], *scale: float) -> bytes:
     target = io.BytesIO()
-    np.savez_compressed(target, allow_pickle=False, scale=np.array([low, high]), **arrays)
+    np.savez_compressed(target, allow_pickle=False, scale=np.array(scale), **arrays)
     return target.getvalue()
 
 
