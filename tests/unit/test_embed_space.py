@@ -35,7 +35,7 @@ def world() -> tuple[Rows, Rows, LanguageSpace]:
         queries=means,
         passages=np.vstack([means, means[:1]]),
         reference=reference,
-        scale=[2.0, 5.0],
+        scale=[2.0, 5.0, 0.1],
     )
     return meanings, languages, LanguageSpace(target.getvalue())
 
@@ -112,5 +112,5 @@ def test_the_key_names_the_content(tmp_path: Path) -> None:
     assert LanguageSpace(good).key == LanguageSpace(good).key
     target = io.BytesIO()
     with np.load(io.BytesIO(good)) as arrays:
-        np.savez(target, **{**arrays, "scale": [0.5, 1.0]})
+        np.savez(target, **{**arrays, "scale": [0.5, 1.0, 0.1]})
     assert LanguageSpace(target.getvalue()).key != LanguageSpace(good).key

@@ -324,7 +324,7 @@ def test_another_space_compares_anew_and_embeds_nothing(store: Store) -> None:
     target = io.BytesIO()
     names = ["aa", "bb", "cc", "dd", "code"]
     np.savez(
-        target, languages=names, queries=means[:4], passages=means, reference=means[:4], scale=[0.0, 1.0]
+        target, languages=names, queries=means[:4], passages=means, reference=means[:4], scale=[0.0, 1.0, 0.1]
     )
     space = LanguageSpace(target.getvalue())
     rows = space.passages(np.stack([vector(text) for text in texts]))
