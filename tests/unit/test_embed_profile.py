@@ -29,7 +29,8 @@ class Letters:
         for row, text in zip(rows, texts, strict=True):
             for a, b in itertools.pairwise(text):
                 row[(ord(a) * 31 + ord(b)) % 64] += 1
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        unit: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        return unit
 
     encode_passages = encode_queries
 
