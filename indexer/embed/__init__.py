@@ -22,7 +22,6 @@ class EncoderInfo(msgspec.Struct, frozen=True, kw_only=True):
         name: What a person is shown, such as ``multilingual-e5-small``.
         dim: Length of a vector.
         max_tokens: Longest passage in tokens, prefix and special tokens already taken off.
-        cosine_floor: Cosine that unrelated texts have in this model; it is shown as similarity 0.
         tokenizer: The model's ``tokenizer.json``, which `indexer.embed.tokens` reads without torch.
     """
 
@@ -31,7 +30,6 @@ class EncoderInfo(msgspec.Struct, frozen=True, kw_only=True):
     dim: int
     max_tokens: int
     tokenizer: Path
-    cosine_floor: float = 0.0
 
 
 class Encoder(Protocol):

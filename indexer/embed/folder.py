@@ -44,7 +44,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         key: Names the vector space and the folder; see `EncoderInfo.key`.
         max_length: Longest input in tokens, prefix and special tokens included.
         max_passage: Longest passage in tokens, without them.
-        cosine_floor: See `EncoderInfo.cosine_floor`.
         pooling: How token vectors become one vector.
     """
 
@@ -55,7 +54,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     max_passage: int
     query_prefix: str
     passage_prefix: str
-    cosine_floor: float
     pooling: str = "mean"
 
 
@@ -84,7 +82,6 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
             name=model.name,
             dim=model.dim,
             max_tokens=model.max_passage,
-            cosine_floor=model.cosine_floor,
             tokenizer=self.path / TOKENIZER,
         )
 

@@ -13,7 +13,6 @@ from indexer.errors import FatalError
 
 MODEL = Model(
     key="test-1", name="test", dim=3, max_length=9, max_passage=5, query_prefix="q: ", passage_prefix="p: ",
-    cosine_floor=0.5,
 )  # fmt: skip
 
 
@@ -29,7 +28,6 @@ def made(tmp_path: Path) -> ModelFolder:
 def test_a_published_folder_says_what_it_holds(tmp_path: Path) -> None:
     folder = made(tmp_path)
     assert folder.info.max_tokens == 5
-    assert folder.info.cosine_floor == 0.5
     assert folder.info.tokenizer.read_text() == "{}"
     assert [file.name for file in folder.path.parent.iterdir()] == ["test-1"]
 
