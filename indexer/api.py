@@ -14,7 +14,7 @@ import msgspec
 
 from indexer.settings import Settings
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REPLY_BYTES = 64 << 20
 
@@ -232,6 +232,93 @@ class Notice(_Value, frozen=True, kw_only=True):
     message: str
 
 
+Task = Literal["notes", "code", "question"]
+
+
+class SwitchStatus(_Value, frozen=True, kw_only=True):
+    """The index that is being built beside the one in use.
+
+    Attributes:
+        reference: The model it is for; see `Model.reference`.
+        dimensions: Length of its vectors.
+        done: Texts embedded so far.
+        total: Texts to be embedded in all.
+        remaining_s: Estimate in seconds, None while there is no rate yet.
+        state: ``waiting``: something is in the way, `message` says what; it goes on by itself.
+    """
+
+    reference: str
+    dimensions: int
+    done: int
+    total: int
+    remaining_s: float | None
+    state: Literal["loading", "building", "waiting", "paused"]
+    message: str = ""
+
+
+class Model(_Value, frozen=True, kw_only=True):
+    """A model that can be chosen, or could be after a download.
+
+    Attributes:
+        reference: What it is chosen by: the bundled model's name, an id on the Hub (``org/name``), the full path
+            of a folder or of a .gguf file, or ``server:NAME`` for one of `Settings.servers`.
+        name: What a person is shown.
+        kind: Where it comes from.
+        state: ``available``: it has to be installed first; ``installed``: ready to be used;
+            ``active``: searches use it; ``kept``: its index is kept up to date beside the active one;
+            ``building``: it becomes active when its index is complete.
+        summary: A line on what it is good for.
+        languages: Such as ``100 languages``; empty when unknown.
+        licence: SPDX identifier or the licence's own name; empty when unknown.
+        parameters: Number of weights; 0 when unknown.
+        download_bytes: Size of the download; 0 when nothing has to be downloaded or it is unknown.
+        installed_bytes: On this disk.
+        memory_bytes: Main or GPU memory that it needs about; 0 when unknown.
+        dimensions: Length of its vectors as they are or would be used.
+        choices: Shorter lengths that it can be used with, the longest first; empty for none.
+        max_tokens: Longest input.
+        tokens_per_s: Measured on this machine; None when it was not.
+        device: Where that was measured.
+        vectors: Texts of this library that have a vector of it.
+        vector_bytes: Disk that these take.
+        recommended: Whether it is the one to take on this machine.
+    """
+
+    reference: str
+    name: str
+    kind: Literal["bundled", "hub", "folder", "gguf", "server"]
+    state: Literal["available", "installed", "building", "kept", "active"]
+    summary: str = ""
+    languages: str = ""
+    licence: str = ""
+    parameters: int = 0
+    download_bytes: int = 0
+    installed_bytes: int = 0
+    memory_bytes: int = 0
+    dimensions: int = 0
+    choices: tuple[int, ...] = ()
+    max_tokens: int = 0
+    tokens_per_s: float | None = None
+    device: str = ""
+    vectors: int = 0
+    vector_bytes: int = 0
+    recommended: bool = False
+
+
+class Pair(_Value, frozen=True, kw_only=True):
+    """Two texts with a known similarity, and what a model made of them.
+
+    Attributes:
+        similarity: Cosine, by the model that was verified.
+        published: Cosine that was published for `Qwen/Qwen3-Embedding-0.6B`.
+    """
+
+    first: str
+    second: str
+    similarity: float
+    published: float
+
+
 class EncoderStatus(_Value, frozen=True, kw_only=True):
     """The embedding model. `message` says why, when `state` is ``failed``."""
 
@@ -282,6 +369,8 @@ class Search(_Message, frozen=True, kw_only=True):
             searches with an empty channel never do.
         mark: Whether a second answer is wanted that marks the matching sentences and words.
         folders: Only below these folders or files; empty for everywhere.
+        task: What is sought, for models that take instructions; empty to tell by the query.
+        model: Search the index of this model instead of the active one's; see `Model.reference`.
     """
 
     id: int
@@ -294,6 +383,8 @@ class Search(_Message, frozen=True, kw_only=True):
     channel: str = ""
     mark: bool = True
     folders: tuple[str, ...] = ()
+    task: Task | Literal[""] = ""
+    model: str = ""
 
 
 class Complete(_Message, frozen=True, kw_only=True):
@@ -399,6 +490,87 @@ class PutSettings(_Message, frozen=True, kw_only=True):
     settings: Settings
 
 
+class ListModels(_Message, frozen=True, kw_only=True):
+    """Ask for `Models`: known, installed and in use."""
+
+    id: int
+
+
+class InstallModel(_Message, frozen=True, kw_only=True):
+    """Download a model, or check a folder or file. Answered with `Progress`, again and again, then `Done`.
+
+    `Cancel` stops it; what was downloaded is kept and the next try goes on from there.
+    """
+
+    id: int
+    reference: str
+
+
+class PlanModel(_Message, frozen=True, kw_only=True):
+    """Ask for `Plan`: what building the index of an installed model costs."""
+
+    id: int
+    reference: str
+    dimensions: int = 0
+
+
+class UseModel(_Message, frozen=True, kw_only=True):
+    """Build the index of an installed model beside the active one, then switch to it. Answered with `Done` at once.
+
+    `Status.switch` says how far it is. A model whose index is complete is switched to at once.
+
+    Attributes:
+        dimensions: Length of the vectors, one of `Model.choices`; 0 for the longest.
+        keep: Whether the index that is active now is kept up to date after the switch, to compare with.
+    """
+
+    id: int
+    reference: str
+    dimensions: int = 0
+    keep: bool = False
+
+
+class CancelSwitch(_Message, frozen=True, kw_only=True):
+    """Stop building the new index and remove what was built of it; also drops an index that was `kept`.
+
+    Attributes:
+        reference: A kept model to drop; empty for the one that is being built.
+    """
+
+    id: int
+    reference: str = ""
+
+
+class RemoveModel(_Message, frozen=True, kw_only=True):
+    """Remove the files of a downloaded model that is not in use, and its vectors in this library."""
+
+    id: int
+    reference: str
+
+
+class VerifyModel(_Message, frozen=True, kw_only=True):
+    """Embed pairs of sentences whose similarities were published, with an installed model. `Verified`."""
+
+    id: int
+    reference: str
+    dimensions: int = 0
+
+
+class Embed(_Message, frozen=True, kw_only=True):
+    """Embed texts with the active model; answered with `Embedded`.
+
+    Attributes:
+        kind: As what; most models treat them differently.
+        dimensions: Shorten the vectors to this length (Matryoshka); 0 for the model's own.
+    """
+
+    id: int
+    texts: tuple[str, ...]
+    kind: Literal["query", "passage"] = "passage"
+    task: Task = "notes"
+    dimensions: int = 0
+
+
 class Stop(_Message, frozen=True, kw_only=True):
     """End the service in good order."""
 
@@ -421,6 +593,14 @@ Request = (
     | GetPreview
     | GetSettings
     | PutSettings
+    | ListModels
+    | InstallModel
+    | PlanModel
+    | UseModel
+    | CancelSwitch
+    | RemoveModel
+    | VerifyModel
+    | Embed
     | Stop
 )
 
@@ -509,6 +689,7 @@ class Status(_Message, frozen=True, kw_only=True):
     current: str
     encoder: EncoderStatus
     index: Literal["chroma", "exact"]
+    switch: SwitchStatus | None = None
     notices: tuple[Notice, ...] = ()
 
 
@@ -560,6 +741,80 @@ class Preview(_Message, frozen=True, kw_only=True):
     code_language: str | None = None
 
 
+class Models(_Message, frozen=True, kw_only=True):
+    """Known models, the recommended and the installed ones first."""
+
+    id: int
+    models: tuple[Model, ...]
+
+
+class Progress(_Message, frozen=True, kw_only=True):
+    """How far a request is.
+
+    Attributes:
+        done: Bytes so far.
+        total: Bytes in all; 0 while unknown.
+        remaining_s: Estimate in seconds, None while there is no rate yet.
+        current: What is done at the moment, such as the name of a file.
+    """
+
+    id: int
+    done: int
+    total: int
+    remaining_s: float | None = None
+    current: str = ""
+
+
+class Plan(_Message, frozen=True, kw_only=True):
+    """What building an index costs.
+
+    Attributes:
+        texts: Texts to be embedded.
+        disk_bytes: What its vectors will take, with Chroma's copy.
+        free_bytes: What is free on the disk of the data folder.
+        seconds: Estimate, None when the model was never measured here.
+    """
+
+    id: int
+    texts: int
+    disk_bytes: int
+    free_bytes: int
+    seconds: float | None
+
+
+class Verified(_Message, frozen=True, kw_only=True):
+    """How a model rates the published pairs.
+
+    Attributes:
+        is_reference: Whether it is the model that the published figures are of.
+        tokens_per_s: Measured on the way.
+        device: Where.
+    """
+
+    id: int
+    pairs: tuple[Pair, ...]
+    is_reference: bool
+    tokens_per_s: float
+    device: str
+
+
+class Embedded(_Message, frozen=True, kw_only=True):
+    """Vectors of texts.
+
+    Attributes:
+        model: Name of the model.
+        dimensions: Length of a vector.
+        vectors: float32, little endian, row after row, rows of unit length.
+        tokens: Of all texts.
+    """
+
+    id: int
+    model: str
+    dimensions: int
+    vectors: bytes
+    tokens: int
+
+
 class SettingsReply(_Message, frozen=True, kw_only=True):
     """Answer to `GetSettings`."""
 
@@ -578,6 +833,11 @@ Reply = (
     | Problems
     | Preview
     | SettingsReply
+    | Models
+    | Progress
+    | Plan
+    | Verified
+    | Embedded
 )
 
 _encoder = msgspec.json.Encoder()

@@ -73,8 +73,9 @@ class Library:
         self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
         self._searcher = Searcher(self.store, self.encoder, space=space, reranker=self._reranker_for)
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
+        cutter = bundled_info()  # see `EncoderInfo.tokenizer`
         self._pool = WorkerPool(
-            workers, tokenizer=info.tokenizer, max_tokens=info.max_tokens, settings=self.settings
+            workers, tokenizer=cutter.tokenizer, max_tokens=cutter.max_tokens, settings=self.settings
         )
         self._pipeline = Pipeline(
             self.store, self.encoder, self._pool, rules=self.rules_of, extractors=workers

@@ -15,6 +15,69 @@ from indexer.errors import FatalError
 SETTINGS_FILE = "settings.toml"
 
 
+class EmbeddingServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server that embeds for us, in OpenAI's protocol. Its reference as a model is ``server:NAME``.
+
+    Attributes:
+        name: How the person calls it; letters, digits, dots, hyphens.
+        url: Up to and without ``/embeddings``, such as ``http://127.0.0.1:30000/v1``.
+        model: Which of its models; empty for the first that it lists.
+        key: Sent as a bearer token; empty for none.
+        insecure: Whether plain http is allowed to a host that is not this machine.
+        dimensions: Asked of the server where it is not 0 (OpenAI's ``dimensions``).
+        query_prefix: Put in front of every query, for models that want one the server does not add.
+        passage_prefix: The same for passages.
+        max_tokens: Longest input that it takes; longer ones are shortened before they are sent.
+        batch: Most inputs a request.
+        concurrency: Requests under way at once.
+    """
+
+    name: str
+    url: str
+    model: str = ""
+    key: str = ""
+    insecure: bool = False
+    dimensions: int = 0
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    max_tokens: int = 8192
+    batch: int = 64
+    concurrency: int = 4
+
+
+class ChromaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where Chroma runs when it is not this program's own child.
+
+    Attributes:
+        url: Such as ``http://127.0.0.1:8000`` or ``https://chroma.example.org``; empty for our own child.
+        token: Sent in the header `token_header`; empty for none.
+        token_header: ``Authorization`` (as a bearer token) or ``X-Chroma-Token``.
+        tenant: Whose data it is, on the server.
+        database: Which of the tenant's libraries it is.
+        certificate: A file with the certificate to trust instead of the system's; empty for the system's.
+        insecure: Whether plain http is allowed to a host that is not this machine.
+    """
+
+    url: str = ""
+    token: str = ""
+    token_header: str = "Authorization"
+    tenant: str = "default_tenant"
+    database: str = "default_database"
+    certificate: str = ""
+    insecure: bool = False
+
+
+class Instructions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What instruction-aware models are told to look for, by what is sought; empty for the model's own words.
+
+    They change queries only, so editing them embeds nothing again.
+    """
+
+    notes: str = ""
+    code: str = ""
+    question: str = ""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a person can choose. Every field has a default that suits most people.
 
@@ -27,6 +90,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         extraction_memory_mb: MiB of address space one extraction child may use.
         encoder_threads: CPU threads the encoder may use; 0 lets torch choose.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: What a model computes in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        context_tokens: Longest input in tokens; 0 for the model's own, at most 8,192.
+        gguf_engine: ``auto``, ``transformers`` or ``llama.cpp``.
+        instructions: See `Instructions`.
+        servers: Embedding servers that can be chosen as models.
+        hub_endpoint: A mirror of the Hugging Face Hub to download from; empty for what the environment
+            variable HF_ENDPOINT says, or else the Hub itself.
+        offline: Whether downloads are refused.
+        chroma: Where the vectors are searched.
         rerank: Whether a reranker orders the first hits again; results appear first, then reorder.
         reranker: Folder of a cross-encoder in Hugging Face's layout; empty for none.
         paused: Whether indexing is paused (kept over a restart).
@@ -40,6 +112,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     extraction_memory_mb: int = 2048
     encoder_threads: int = 0
     device: str = "auto"
+    precision: str = "auto"
+    context_tokens: int = 0
+    gguf_engine: str = "auto"
+    instructions: Instructions = Instructions()
+    servers: tuple[EmbeddingServer, ...] = ()
+    hub_endpoint: str = ""
+    offline: bool = False
+    chroma: ChromaServer = ChromaServer()
     rerank: bool = False
     reranker: str = ""
     paused: bool = False
@@ -86,6 +166,8 @@ def save(data_dir: Path, settings: Settings) -> None:
     """
     private_folder(data_dir)
     new = data_dir / (SETTINGS_FILE + ".new")
+    new.touch(mode=0o600)  # it may hold the keys of servers
+    new.chmod(0o600)
     new.write_text(tomli_w.dumps(msgspec.to_builtins(settings)), encoding="utf-8")
     new.replace(data_dir / SETTINGS_FILE)
 

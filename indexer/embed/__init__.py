@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from indexer.api import Task
+
 Vectors = npt.NDArray[np.float32]
 
 
@@ -22,7 +24,9 @@ class EncoderInfo(msgspec.Struct, frozen=True, kw_only=True):
         name: What a person is shown, such as ``multilingual-e5-small``.
         dim: Length of a vector.
         max_tokens: Longest passage in tokens, prefix and special tokens already taken off.
-        tokenizer: The model's ``tokenizer.json``, which `indexer.embed.tokens` reads without torch.
+        tokenizer: A ``tokenizer.json`` that counts its tokens: the model's own or, where that is not known here
+            (a server), the bundled model's. Chunks are cut by the bundled model's, whatever model embeds
+            them, so that models can be changed and compared on the same passages.
     """
 
     key: str
@@ -30,6 +34,18 @@ class EncoderInfo(msgspec.Struct, frozen=True, kw_only=True):
     dim: int
     max_tokens: int
     tokenizer: Path
+
+
+class ModelChoice(msgspec.Struct, frozen=True):
+    """Which model, and how long its vectors are.
+
+    Attributes:
+        reference: See `indexer.api.Model.reference`; empty for the bundled model.
+        dimensions: A Matryoshka length; 0 for the vectors as the model gives them.
+    """
+
+    reference: str = ""
+    dimensions: int = 0
 
 
 class Encoder(Protocol):
@@ -43,8 +59,18 @@ class Encoder(Protocol):
     def device(self) -> str:
         """Where it runs: ``cpu``, ``cuda:0``, ``mps``."""
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed queries, float32 (len(texts), dim), rows of unit length, in the order of `texts`."""
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
+        """Embed queries, float32 (len(texts), dim), rows of unit length, in the order of `texts`.
+
+        Raises:
+            IndexerError: It cannot be done now (a server is away); trying again later may help.
+        """
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages, float32 (len(texts), dim), rows of unit length, in the order of `texts`."""
+        """Embed passages, float32 (len(texts), dim), rows of unit length, in the order of `texts`.
+
+        A passage longer than the model takes is embedded in parts, whose mean it gets.
+
+        Raises:
+            IndexerError: As `encode_queries`.
+        """

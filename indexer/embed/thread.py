@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from indexer.api import EncoderStatus
+from indexer.api import EncoderStatus, Task
 from indexer.embed import Encoder, EncoderInfo, Vectors
 from indexer.errors import FatalError, IndexerError
 
@@ -50,6 +51,7 @@ class _Job:
 
     texts: Sequence[str]
     future: Future[Vectors]
+    task: Task = "notes"
     order: deque[int] = field(default_factory=deque)
     costs: list[int] | None = None
     vectors: Vectors | None = None
@@ -135,15 +137,19 @@ class EncoderThread:
         """Seconds the encoder has worked since it was loaded."""
         return self._busy_s
 
-    def query(self, texts: Sequence[str]) -> Future[Vectors]:
+    def query(self, texts: Sequence[str], task: Task = "notes") -> Future[Vectors]:
         """Embed queries before any further passages.
+
+        Args:
+            texts: The queries.
+            task: What they seek.
 
         Returns:
             A future of float32 (len(texts), dim). It fails with FatalError when the encoder could
             not be loaded or was stopped, and with the encoder's own exception when that raised.
             It can be cancelled until it is done.
         """
-        return self._submit("query", texts)
+        return self._submit("query", texts, task)
 
     def passages(self, texts: Sequence[str], *, urgent: bool = False) -> Future[Vectors]:
         """Embed passages.
@@ -157,12 +163,12 @@ class EncoderThread:
         """
         return self._submit("urgent" if urgent else "passage", texts)
 
-    def _submit(self, lane: _Lane, texts: Sequence[str]) -> Future[Vectors]:
+    def _submit(self, lane: _Lane, texts: Sequence[str], task: Task = "notes") -> Future[Vectors]:
         future: Future[Vectors] = Future()
         with self._wake:
             failure = self._failure
             if failure is None:
-                self._lanes[lane].append(_Job(list(texts), future))
+                self._lanes[lane].append(_Job(list(texts), future, task))
                 self._wake.notify_all()
         if failure is not None:
             future.set_exception(_again(failure))
@@ -187,8 +193,8 @@ class EncoderThread:
                     return
                 queries = list(self._lanes["query"])
                 self._lanes["query"].clear()
-            if queries:
-                self._serve_queries(encoder, queries)
+            for task in dict.fromkeys(job.task for job in queries):
+                self._serve_queries(encoder, task, [job for job in queries if job.task == task])
             self._serve_passages(encoder)
 
     def _set_failed(self, error: Exception) -> None:
@@ -214,8 +220,9 @@ class EncoderThread:
                 if not job.over:
                     job.finish(_again(failure))
 
-    def _serve_queries(self, encoder: Encoder, jobs: list[_Job]) -> None:
-        """Embed all queries that wait; one that cannot be embedded fails alone."""
+    def _serve_queries(self, encoder: Encoder, task: Task, jobs: list[_Job]) -> None:
+        """Embed all queries of a task that wait; one that cannot be embedded fails alone."""
+        encode = partial(encoder.encode_queries, task=task)
         for job in jobs:
             self._take_up(encoder, job)
         jobs = [job for job in jobs if not job.over]
@@ -223,7 +230,7 @@ class EncoderThread:
         costs = [cost for job in jobs for cost in job.costs or ()]
         if len(jobs) > 1 and sum(costs) <= self._budget():
             try:
-                vectors = self._timed(encoder.encode_queries, texts, sum(costs))
+                vectors = self._timed(encode, texts, sum(costs))
             except Exception:  # noqa: BLE001  which of them it was shows below, where each is tried alone
                 _log.info("Queries could not be embedded together; trying each alone")
             else:
@@ -235,7 +242,7 @@ class EncoderThread:
                 return
         for job in jobs:
             while not job.over:
-                self._step(encoder.encode_queries, job)
+                self._step(encode, job)
 
     def _serve_passages(self, encoder: Encoder) -> None:
         """Embed one batch of the job whose turn it is."""
@@ -342,9 +349,9 @@ class WaitingEncoder:
         self._thread = thread
         self.info = info
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         """As `Encoder.encode_queries`; raises what the thread's futures raise."""
-        return self._thread.query(texts).result()
+        return self._thread.query(texts, task).result()
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """As `Encoder.encode_passages`; raises what the thread's futures raise."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indexer.api import Task
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS, ModelFolder
 from indexer.embed.tokens import clean, open_tokenizer
@@ -65,11 +66,12 @@ class TransformerEncoder:
         """Where it runs: ``cpu``, ``cuda:0``, ``mps``."""
         return str(self._device)
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         """Embed queries.
 
         Args:
             texts: Any strings; of long ones the beginning counts.
+            task: What is sought; for models that take instructions.
 
         Returns:
             Float32 (len(texts), dim), rows of unit length, in the order of `texts`.

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from indexer import api, rank
 from indexer.analysis import terms
+from indexer.api import Task
 from indexer.embed import Vectors
 from indexer.embed.load import bundled_info, load_encoder
 from indexer.embed.space import space_of
@@ -164,11 +165,11 @@ class Remembering(EncoderThread):
         self._known: dict[str, Future[Vectors]] = {}
         self.start()
 
-    def query(self, texts: Sequence[str]) -> Future[Vectors]:
+    def query(self, texts: Sequence[str], task: Task = "notes") -> Future[Vectors]:
         """Embed one query, float32 (1, dim)."""
         (text,) = texts
         if text not in self._known:
-            self._known[text] = super().query(texts)
+            self._known[text] = super().query(texts, task)
         return self._known[text]
 
 

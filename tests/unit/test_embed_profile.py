@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.api import Task
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.space import _fewest, install_profile, space_of
 from indexer.errors import FatalError
@@ -23,7 +24,7 @@ class Letters:
         )
         self.texts = 0
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         self.texts += len(texts)
         rows = np.zeros((len(texts), 64), np.float32)
         for row, text in zip(rows, texts, strict=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.api import Task
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError
@@ -29,7 +30,7 @@ class Gate:
         self.info = INFO
         self.device = "cpu"
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         return self._encode("query", texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:

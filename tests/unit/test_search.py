@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from indexer import api, rank, search
-from indexer.api import Locator
+from indexer.api import Locator, Task
 from indexer.document import Chunk
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.thread import EncoderThread
@@ -73,7 +73,7 @@ class Mind:
         self.working = threading.Event()
         self.broken = False
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         self.queries += texts
         self.working.set()
         assert self.gate.wait(30)

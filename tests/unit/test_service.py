@@ -46,7 +46,6 @@ class FakeLibrary:
             raise self.failures.pop()
         notices = (api.Notice(title=str(self.asked), message=self.padding),)
         encoder = api.EncoderStatus(model="", state="loading")
-        numbers = dict.fromkeys(("files", "chunks", "waiting", "done", "failed", "skipped"), 0)
         return api.Status(
             id=request_id,
             state="starting",
@@ -57,7 +56,12 @@ class FakeLibrary:
             encoder=encoder,
             index="exact",
             notices=notices,
-            **numbers,
+            files=0,
+            chunks=0,
+            waiting=0,
+            done=0,
+            failed=0,
+            skipped=0,
         )
 
 
