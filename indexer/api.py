@@ -260,8 +260,8 @@ class Model(_Value, frozen=True, kw_only=True):
     """A model that can be chosen, or could be after a download.
 
     Attributes:
-        reference: What it is chosen by: the bundled model's name, an id on the Hub (``org/name``), the full path
-            of a folder or of a .gguf file, or ``server:NAME`` for one of `Settings.servers`.
+        reference: What it is chosen by: the bundled model's name, an id on the Hub (``org/name``), the full
+            path of a folder or of a .gguf file, or ``server:NAME`` for one of `Settings.servers`.
         name: What a person is shown.
         kind: Where it comes from.
         state: ``available``: it has to be installed first; ``installed``: ready to be used;
@@ -515,9 +515,9 @@ class PlanModel(_Message, frozen=True, kw_only=True):
 
 
 class UseModel(_Message, frozen=True, kw_only=True):
-    """Build the index of an installed model beside the active one, then switch to it. Answered with `Done` at once.
+    """Build the index of an installed model beside the active one, then switch to it.
 
-    `Status.switch` says how far it is. A model whose index is complete is switched to at once.
+    Answered with `Done` at once; `Status.switch` says how far it is. A model whose index is complete is switched to at once.
 
     Attributes:
         dimensions: Length of the vectors, one of `Model.choices`; 0 for the longest.

@@ -24,9 +24,9 @@ class EncoderInfo(msgspec.Struct, frozen=True, kw_only=True):
         name: What a person is shown, such as ``multilingual-e5-small``.
         dim: Length of a vector.
         max_tokens: Longest passage in tokens, prefix and special tokens already taken off.
-        tokenizer: A ``tokenizer.json`` that counts its tokens: the model's own or, where that is not known here
-            (a server), the bundled model's. Chunks are cut by the bundled model's, whatever model embeds
-            them, so that models can be changed and compared on the same passages.
+        tokenizer: A ``tokenizer.json`` that counts its tokens: the model's own or, where that is not known
+            here (a server), the bundled model's. Chunks are cut by the bundled model's, whatever model
+            embeds them, so that models can be changed and compared on the same passages.
     """
 
     key: str
