@@ -517,7 +517,8 @@ class PlanModel(_Message, frozen=True, kw_only=True):
 class UseModel(_Message, frozen=True, kw_only=True):
     """Build the index of an installed model beside the active one, then switch to it.
 
-    Answered with `Done` at once; `Status.switch` says how far it is. A model whose index is complete is switched to at once.
+    Answered with `Done` at once; `Status.switch` says how far it is. A model whose index is complete is
+    switched to without waiting.
 
     Attributes:
         dimensions: Length of the vectors, one of `Model.choices`; 0 for the longest.
