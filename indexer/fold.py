@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from indexer import api
-from indexer.store import Outline, Store
+from indexer.store import Outline, VectorIndex
 
 if TYPE_CHECKING:
     from indexer.embed.space import LanguageSpace
@@ -34,13 +34,13 @@ class Folder:
     """Folds hits.
 
     Args:
-        store: Where the files' vectors are.
+        index: Where the files' vectors are.
         space: The space these are compared in; None for the encoder's own, where languages lie apart and
             no translation is recognised.
     """
 
-    def __init__(self, store: Store, space: LanguageSpace | None) -> None:
-        self._store = store
+    def __init__(self, index: VectorIndex, space: LanguageSpace | None) -> None:
+        self._index = index
         self._space = space
 
     def fold(self, hits: Sequence[api.Hit], files: Sequence[int]) -> list[api.Hit]:
@@ -53,7 +53,7 @@ class Folder:
         Returns:
             The hits that remain, in their order, with the others as their `variants`.
         """
-        outlines = self._store.outlines(list(files[:_COMPARED]))
+        outlines = self._index.outlines(list(files[:_COMPARED]))
         # Files that say the same are alike on the whole, which is quick to tell.
         known = list(outlines)
         place = {file: n for n, file in enumerate(known)}

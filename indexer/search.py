@@ -18,7 +18,7 @@ from indexer.fold import Folder
 from indexer.query import All, Condition, In, Not, Query, parse, without_phrases
 from indexer.query import Any as AnyOf
 from indexer.segment import SCRIPT_DECIDES, language, sentences
-from indexer.store import Lexical, Pool, Store, StoredChunk
+from indexer.store import Lexical, Pool, Store, StoredChunk, VectorIndex
 
 if TYPE_CHECKING:
     from indexer.embed import Vectors
@@ -96,6 +96,7 @@ class Searcher:
         store: Open, with a model in use.
         encoder: The thread that owns that model.
         space: Where the store compares vectors; None for the encoder's own space.
+        index: That model's vectors in the store; None for the active index.
         reranker: Gives the reranker to use, or None while there is none or nobody wants it.
         options: What evidence counts in ranking.
     """
@@ -106,6 +107,7 @@ class Searcher:
         encoder: EncoderThread,
         *,
         space: LanguageSpace | None = None,
+        index: VectorIndex | None = None,
         reranker: Callable[[bool | None], RerankThread | None] = lambda _: None,
         options: rank.Options = rank.DEFAULT,
     ) -> None:
@@ -114,7 +116,8 @@ class Searcher:
         self._space = space
         self._reranker = reranker
         self._options = options
-        self._folder = Folder(store, space)
+        self._index = index or store.active
+        self._folder = Folder(self._index, space)
         self._sentences: OrderedDict[str, Vectors] = OrderedDict()
         self._sample: tuple[float, dict[str, Vectors]] = (-SAMPLE_S, {})
 
@@ -230,7 +233,7 @@ class Searcher:
     def _stored(self, like: api.Like) -> Vectors:
         """The mean vector of an indexed file, or the vector of a passage."""
         path = api.local_path(like.path)
-        rows = self._store.plain(path=path) if path else self._store.plain(chunk=like.chunk)
+        rows = self._index.plain(path=path) if path else self._index.plain(chunk=like.chunk)
         if not len(rows):
             raise IndexerError(
                 "Nothing to compare with", f"{path or 'The passage'} is not in the index (any more)."
@@ -281,7 +284,7 @@ class Searcher:
         return tuple(hits[:limit]), said
 
     def _find(self, asked: _Asked, near: int, where: Condition | None, allowed: rank.Ids | None) -> _Found:
-        pool = self._store.pool(
+        pool = self._index.pool(
             asked.neutral,
             asked.plain,
             near,
@@ -297,7 +300,7 @@ class Searcher:
         taken, sample = self._sample
         now = time.monotonic()
         if now - taken > SAMPLE_S:
-            sample = self._store.sample(SAMPLE)
+            sample = self._index.sample(SAMPLE)
             self._sample = (now, sample)
         if self._space is not None:
             reference, plain = self._space.reference, self._space.reference_plain

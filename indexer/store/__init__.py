@@ -1,7 +1,8 @@
 """What is indexed: files, their chunks and vectors, and the search for the nearest of them."""
 
+from indexer.store.ledger import PendingText
 from indexer.store.lexical import Lexical, Scored, TermMatch
-from indexer.store.store import Store
+from indexer.store.store import ModelChangedError, Store
 from indexer.store.types import (
     Candidate,
     Counts,
@@ -12,7 +13,9 @@ from indexer.store.types import (
     Pool,
     RootState,
     StoredChunk,
+    StoredModel,
 )
+from indexer.store.vectors import VectorIndex
 
 __all__ = [
     "Candidate",
@@ -20,12 +23,16 @@ __all__ = [
     "FileState",
     "FileUpdate",
     "Lexical",
+    "ModelChangedError",
     "ModelKey",
     "Outline",
+    "PendingText",
     "Pool",
     "RootState",
     "Scored",
     "Store",
     "StoredChunk",
+    "StoredModel",
     "TermMatch",
+    "VectorIndex",
 ]

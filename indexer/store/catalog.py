@@ -11,14 +11,13 @@ overwrites the old vector in place: neither the matrix nor Chroma grows with chu
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -31,8 +30,18 @@ from indexer import api
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.store import lexical
+from indexer.store.ledger import TEXT_BITS, TEXT_MASK, Ledger
 from indexer.store.lexical import Lexicon
-from indexer.store.types import Counts, FileState, FileUpdate, ModelKey, RootState, StoredChunk
+from indexer.store.types import (
+    Counts,
+    FileState,
+    FileUpdate,
+    ModelKey,
+    Role,
+    RootState,
+    StoredChunk,
+    StoredModel,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +50,6 @@ Vector = npt.NDArray[np.float32]
 CATALOG_FILE = "catalog.sqlite"
 LOCK_FILE = "store.lock"
 KEEP_UNUSED_S = 3600.0
-_TEXT_BITS = 32
 _PAGE = 1000
 _FIRST_CHUNKS = 8
 
@@ -130,6 +138,15 @@ MIGRATIONS = (
     CREATE INDEX chunks_by_place ON chunks(file, lang, text_id);
     """,
     lexical.TABLES,
+    # How a model is chosen and what it is for. A library from before had one model, the bundled one.
+    """
+    ALTER TABLE models ADD COLUMN reference TEXT NOT NULL DEFAULT '';
+    ALTER TABLE models ADD COLUMN dimensions INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE models ADD COLUMN name TEXT NOT NULL DEFAULT '';
+    ALTER TABLE models ADD COLUMN role TEXT NOT NULL DEFAULT ''
+        CHECK(role IN ('', 'active', 'building', 'kept'));
+    ALTER TABLE models ADD COLUMN keep INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -146,7 +163,6 @@ _TOUCHED = """
         BEGIN INSERT OR IGNORE INTO touched_files VALUES(old.id); END;
 """
 
-_TEXT_MASK = (1 << _TEXT_BITS) - 1
 _QUESTIONS = (
     (
         "chunks whose text is unknown",
@@ -199,7 +215,7 @@ _QUESTIONS = (
     ("texts that are free and taken", "SELECT count(*) FROM texts WHERE id IN (SELECT id FROM free_texts)"),
     (
         "vectors of no text",
-        f"SELECT count(*) FROM vectors WHERE key & {_TEXT_MASK} NOT IN (SELECT id FROM texts)",
+        f"SELECT count(*) FROM vectors WHERE key & {TEXT_MASK} NOT IN (SELECT id FROM texts)",
     ),
     (
         "vectors of the wrong length",
@@ -228,27 +244,19 @@ class Change:
     """What a write transaction means for the indexes; handed to the hooks around the commit.
 
     Attributes:
-        vectors: New vectors of the active model by text id, float16.
+        vectors: New vectors, float16, by model and by text id.
         live: Texts that a chunk uses from this commit on.
         dead: Texts that no chunk uses any more.
         freed: Texts that are gone altogether.
-        queued: Whether the outbox grew.
+        queued: Models whose outbox grew.
     """
 
     def __init__(self) -> None:
-        self.vectors: dict[int, npt.NDArray[np.float16]] = {}
+        self.vectors: dict[int, dict[int, npt.NDArray[np.float16]]] = {}
         self.live: list[int] = []
         self.dead: list[int] = []
         self.freed: list[int] = []
-        self.queued = False
-
-
-class Index(msgspec.Struct, frozen=True):
-    """One generation of a model's Chroma index."""
-
-    id: int
-    generation: int
-    state: Literal["building", "active"]
+        self.queued: set[int] = set()
 
 
 class Catalog:
@@ -256,10 +264,7 @@ class Catalog:
 
     def __init__(self, data_dir: Path) -> None:
         self._file = data_dir / CATALOG_FILE
-        self.model: ModelKey | None = None
-        self.model_id = 0
-        # Maps what encoders gave to what is compared; the database itself keeps what they gave.
-        self.to_space: Callable[[Vector], Vector] = lambda rows: rows
+        self.active: Ledger | None = None
         self.before_commit: Callable[[Change], None] = lambda _: None
         self.after_commit: Callable[[Change], None] = lambda _: None
         self._lock = threading.RLock()
@@ -446,10 +451,19 @@ class Catalog:
         db.execute("DELETE FROM touched")
         self.lexicon.put_files(db, [row[0] for row in db.ask("DELETE FROM touched_files RETURNING id")])
 
-    # --- models, vectors, outbox -----------------------------------------------------------
+    # --- models and texts ------------------------------------------------------------------
 
-    def use_model(self, model: ModelKey) -> None:
-        """Make `model` the one that vectors are read and written for.
+    def models(self) -> list[StoredModel]:
+        """Every model that has or had an index here, the active one first."""
+        with self.read() as db:
+            rows = db.ask(
+                "SELECT key, dim, reference, dimensions, name, role, keep != 0 FROM models"
+                " ORDER BY role != 'active', role != 'building', role != 'kept', id"
+            )
+        return [StoredModel(*row) for row in rows]
+
+    def ledger(self, model: ModelKey) -> Ledger:
+        """What is known for a model; a new one is entered without a role.
 
         Raises:
             FatalError: The same key was used with another dimension.
@@ -457,42 +471,53 @@ class Catalog:
         with self.write() as (db, _):
             db.execute("INSERT OR IGNORE INTO models(key, dim) VALUES(?, ?)", (model.key, model.dim))
             number, dim = db.ask("SELECT id, dim FROM models WHERE key = ?", (model.key,))[0]
-            if dim != model.dim:
-                raise FatalError(
-                    "The embedding model changed under its name",
-                    f"{model.key} gave {dim} dimensions before and gives {model.dim} now.",
-                )
-            self.model, self.model_id = model, number
+        if dim != model.dim:
+            raise FatalError(
+                "The embedding model changed under its name",
+                f"{model.key} gave {dim} dimensions before and gives {model.dim} now.",
+            )
+        return Ledger(self, model, number)
 
-    def use_space(self, key: str, to_space: Callable[[Vector], Vector]) -> bool:
-        """Compare vectors in this space from now on; False when another was used last time.
-
-        What was put into the matrix and into Chroma for another space is then worth nothing.
-        """
-        self.to_space = to_space
-        name = f"space-{self.model_id}"
+    def describe(self, key: str, *, reference: str, dimensions: int, name: str) -> None:
+        """Note how a model is chosen, so that it can be loaded again."""
         with self.write() as (db, _):
-            before = db.ask("SELECT value FROM meta WHERE key = ?", (name,))
-            db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, key))
-        same = (before[0][0] if before else "") == key
-        if not same and self.index() is not None:
-            self.new_index()
-        return same
+            db.execute(
+                "UPDATE models SET reference = ?, dimensions = ?, name = ? WHERE key = ?",
+                (reference, dimensions, name, key),
+            )
 
-    def _key(self, text_id: int) -> int:
-        return self.model_id << _TEXT_BITS | text_id
+    def set_role(self, key: str, role: Role, *, keep: bool = False) -> None:
+        """Give a model a role; there is one active and one building model at most.
 
-    def missing(self, hashes: Collection[bytes]) -> set[bytes]:
-        """Those of the text hashes that have no vector of the active model."""
-        with self.read() as db:
-            return {h for h in hashes if not self._has_vector(db, h)}
+        Making a model active is one transaction: the one before becomes ``kept`` when the new one was told to
+        keep it, and loses its role otherwise.
 
-    def _has_vector(self, db: Database, text_hash: bytes) -> bool:
-        row = db.ask("SELECT id FROM texts WHERE hash = ?", (text_hash,))
-        return bool(row) and self._known_vector(db, row[0][0])
+        Raises:
+            IndexerError: It is to be active in place of another, but texts lack its vector.
+        """
+        with self.write() as (db, _):
+            number, kept = db.ask("SELECT id, keep FROM models WHERE key = ?", (key,))[0]
+            if role == "active":
+                before = db.ask("SELECT id FROM models WHERE role = 'active' AND key != ?", (key,))
+                if before and self._incomplete(db, number):
+                    raise IndexerError("Not yet complete", "Some texts were not embedded yet.")
+                db.execute(
+                    "UPDATE models SET role = ? WHERE role = 'active' AND key != ?",
+                    ("kept" if kept else "", key),
+                )
+            elif role == "building":
+                db.execute("UPDATE models SET role = '' WHERE role = 'building'")
+            db.execute("UPDATE models SET role = ?, keep = ? WHERE key = ?", (role, keep, key))
 
-    def _known_vector(self, db: Database, text_id: int) -> bool:
-        return bool(db.ask("SELECT 1 FROM vectors WHERE key = ?", (self._key(text_id),)))
+    @staticmethod
+    def _incomplete(db: Database, model: int) -> bool:
+        return bool(
+            db.ask(
+                "SELECT 1 FROM texts WHERE unused_since IS NULL"
+                " AND (? << 32 | id) NOT IN (SELECT key FROM vectors) LIMIT 1",
+                (model,),
+            )
+        )
 
     def _text(self, db: Database, chunk: Chunk, vectors: Mapping[bytes, Vector]) -> int:
         """The id of a chunk's text, which gets its words and its vector if it has none yet."""
@@ -512,50 +537,15 @@ class Catalog:
             )
         if not row or (row[0][1] is not None and not self.lexicon.has_text(db, text_id)):
             self.lexicon.put_text(db, text_id, _clean(chunk.text), _clean(chunk.context), _clean(chunk.lang))
-        if self.model is not None and not (row and self._known_vector(db, text_id)):
+        if self.active is not None and not (row and self.active.has(db, text_id)):
             vector = vectors.get(text_hash)
             if vector is None:
                 raise ValueError(f"no vector for the text with hash {text_hash.hex()}")
-            if vector.shape != (self.model.dim,):
-                raise ValueError(f"a vector of shape {vector.shape}, expected ({self.model.dim},)")
-            half = np.asarray(vector, dtype="<f2")
-            if not np.isfinite(half).all() or not half.any():
-                raise ValueError("a vector that is zero or not finite")
-            db.execute("INSERT INTO vectors VALUES(?, ?)", (self._key(text_id), half.tobytes()))
-            db.execute(
-                "INSERT OR REPLACE INTO outbox(index_id, text_id) SELECT id, ? FROM indexes WHERE model = ?",
-                (text_id, self.model_id),
-            )
             change = self._change
             assert change is not None  # only ever called inside write()
-            change.vectors[text_id] = half
-            change.queued = True
+            self.active.put(db, change, text_id, vector)
         db.execute("INSERT OR IGNORE INTO touched VALUES(?)", (text_id,))
         return text_id
-
-    def vectors(self, db: Database, text_ids: Sequence[int]) -> tuple[list[int], Vector]:
-        """Those of `text_ids` that have a vector, and their vectors, float32 (n, dim), unit length."""
-        assert self.model is not None
-        found: list[int] = []
-        data: list[bytes] = []
-        for text_id in text_ids:
-            row = db.ask("SELECT data FROM vectors WHERE key = ?", (self._key(text_id),))
-            if row:
-                found.append(text_id)
-                data.append(row[0][0])
-        return found, self.to_space(unit_rows(b"".join(data), self.model.dim))
-
-    def plain_vectors(self, db: Database, text_ids: npt.NDArray[np.int64]) -> Vector:
-        """Vectors as the encoder gave them, float32 (n, dim), unit length; zeros for a text without one."""
-        assert self.model is not None
-        keys = [self._key(text_id) for text_id in text_ids.tolist()]
-        query = "SELECT key, data FROM vectors WHERE key IN (SELECT value FROM json_each(?))"
-        known = dict(db.ask(query, (json.dumps(keys),)))
-        nothing = bytes(2 * self.model.dim)
-        data = b"".join(known.get(key, nothing) for key in keys)
-        rows = np.frombuffer(data, "<f2").reshape(len(keys), self.model.dim).astype(np.float32)
-        unit: Vector = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-        return unit
 
     @staticmethod
     def texts_of(db: Database, *, path: str, chunk: int) -> npt.NDArray[np.int64]:
@@ -623,17 +613,6 @@ class Catalog:
             )
         return found
 
-    def all_vectors(self, db: Database, block: int = 4096) -> Iterator[tuple[list[int], Vector]]:
-        """All vectors of the active model in blocks, in order of text id."""
-        assert self.model is not None
-        cursor: Iterator[Any] = db.execute(
-            "SELECT key, data FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key",
-            (self._key(0), self._key(_TEXT_MASK)),
-        )
-        while rows := list(itertools.islice(cursor, block)):
-            ids = [row[0] & (_TEXT_MASK) for row in rows]
-            yield ids, self.to_space(unit_rows(b"".join(row[1] for row in rows), self.model.dim))
-
     def live_texts(self, db: Database) -> npt.NDArray[np.int64]:
         """Ids of all texts that some chunk uses."""
         rows = db.ask("SELECT id FROM texts WHERE unused_since IS NULL")
@@ -649,7 +628,7 @@ class Catalog:
             change.freed = [row[0] for row in rows]
             db.executemany(
                 "DELETE FROM vectors WHERE key = ?",
-                ((m << _TEXT_BITS | t,) for m in models for t in change.freed),
+                ((m << TEXT_BITS | t,) for m in models for t in change.freed),
             )
             self.lexicon.drop_texts(db, change.freed)
             for statement in (
@@ -662,85 +641,11 @@ class Catalog:
 
     # --- index generations -----------------------------------------------------------------
 
-    def index(self) -> Index | None:
-        """The current generation of the active model's Chroma index."""
-        with self.read() as db:
-            rows = db.ask(
-                "SELECT id, generation, state FROM indexes WHERE model = ? ORDER BY generation DESC LIMIT 1",
-                (self.model_id,),
-            )
-        return Index(*rows[0]) if rows else None
-
-    def new_index(self) -> Index:
-        """Begin a new generation: everything is in its outbox, and the older generations are forgotten."""
-        with self.write() as (db, _):
-            last = db.ask("SELECT max(generation) FROM indexes WHERE model = ?", (self.model_id,))
-            generation = (last[0][0] or 0) + 1
-            db.execute("DELETE FROM indexes WHERE model = ?", (self.model_id,))
-            db.execute(
-                "INSERT INTO indexes(model, generation, state) VALUES(?, ?, 'building')",
-                (self.model_id, generation),
-            )
-            number = db.last_insert_rowid()
-            db.execute(
-                "INSERT INTO outbox(index_id, text_id) SELECT ?, key & ? FROM vectors"
-                " WHERE key BETWEEN ? AND ? ORDER BY key",
-                (number, _TEXT_MASK, self._key(0), self._key(_TEXT_MASK)),
-            )
-        return Index(number, generation, "building")
-
-    def activate(self, index: Index) -> None:
-        """A generation is complete from now on."""
-        with self.write() as (db, _):
-            db.execute("UPDATE indexes SET state = 'active' WHERE id = ?", (index.id,))
-
     def generations(self) -> list[tuple[str, int]]:
         """Model key and generation of every index that the catalog knows."""
         with self.read() as db:
             query = "SELECT key, generation FROM indexes JOIN models ON models.id = model"
             return [(row[0], row[1]) for row in db.ask(query)]
-
-    def outbox_batch(self, index: Index, limit: int) -> tuple[list[int], list[int], Vector]:
-        """The oldest `limit` entries: sequence numbers, text ids, vectors (n, dim) unit float32."""
-        with self.read() as db:
-            rows = db.ask(
-                "SELECT seq, text_id FROM outbox WHERE index_id = ? ORDER BY seq LIMIT ?", (index.id, limit)
-            )
-            found, vectors = self.vectors(db, [row[1] for row in rows])
-        return [row[0] for row in rows], found, vectors
-
-    def outbox_done(self, sequence: Sequence[int]) -> None:
-        """Chroma has these entries. One that was queued again meanwhile has a new number and stays."""
-        with self.write() as (db, _):
-            db.executemany("DELETE FROM outbox WHERE seq = ?", ((s,) for s in sequence))
-
-    def outbox_add(self, index: Index, text_ids: Collection[int]) -> None:
-        """Queue texts once more, those that still have a vector."""
-        with self.write() as (db, change):
-            db.executemany(
-                "INSERT OR REPLACE INTO outbox(index_id, text_id)"
-                " SELECT ?, ? WHERE EXISTS(SELECT 1 FROM vectors WHERE key = ?)",
-                ((index.id, t, self._key(t)) for t in text_ids),
-            )
-            change.queued = True
-
-    @staticmethod
-    def outbox_ids(db: Database, index: Index, limit: int) -> list[int]:
-        """At most `limit` of the texts that Chroma does not have yet."""
-        rows = db.ask("SELECT text_id FROM outbox WHERE index_id = ? LIMIT ?", (index.id, limit))
-        return [row[0] for row in rows]
-
-    def vector_ids(self, index: Index | None = None) -> npt.NDArray[np.int64]:
-        """Texts with a vector of the active model; of an index, those that Chroma acknowledged."""
-        with self.read() as db:
-            rows = db.ask(
-                "SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key",
-                (self._key(0), self._key(_TEXT_MASK)),
-            )
-            ids = np.fromiter((row[0] & _TEXT_MASK for row in rows), np.int64, len(rows))
-            if index is not None:
-                ids = np.setdiff1d(ids, self.outbox_ids(db, index, -1), assume_unique=True)
-        return ids
 
     def text_count(self) -> int:
         """How many texts there are, in use or not."""
@@ -979,7 +884,7 @@ class Catalog:
                 if Path(os.fsdecode(known)).suffix.lower() != suffix:
                     continue
                 texts = db.ask("SELECT DISTINCT text_id FROM chunks WHERE file = ?", (source,))
-                if self.model and not all(self._known_vector(db, row[0]) for row in texts):
+                if self.active is not None and not all(self.active.has(db, row[0]) for row in texts):
                     continue
                 media, code_language, title, number = facts
                 file = self._put_file(
@@ -1136,25 +1041,14 @@ class Catalog:
                 number = db.ask(query)[0][0]
                 if number:
                     found.append(f"{words}: {number}")
-            if self.model is not None:
-                number = db.ask(
-                    "SELECT count(*) FROM texts WHERE unused_since IS NULL"
-                    " AND (? | id) NOT IN (SELECT key FROM vectors)",
-                    (self._key(0),),
-                )[0][0]
+            if self.active is not None:
+                number = self.active.lacking(db)
                 if number:
                     found.append(f"texts without a vector of the active model: {number}")
         return found
 
 
 # --- small things --------------------------------------------------------------------------
-
-
-def unit_rows(data: bytes, dim: int) -> Vector:
-    """Stored float16 vectors as float32 rows (n, dim) of unit length (rounding had changed it a little)."""
-    rows = np.frombuffer(data, "<f2").reshape(-1, dim).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows
 
 
 def _file_state(row: Sequence[Any]) -> FileState:

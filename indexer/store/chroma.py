@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from indexer.api import Notice
 from indexer.errors import IndexerError
-from indexer.store.catalog import Catalog, Index, Vector
+from indexer.store.ledger import Index, Ledger, Vector
 from indexer.store.wire import (
     LENGTH,
     AllIds,
@@ -230,7 +230,7 @@ class Serving:
 class Accelerator:
     """Keeps Chroma in step with the catalog, from a thread of its own."""
 
-    def __init__(self, catalog: Catalog, folder: Path, key: str) -> None:
+    def __init__(self, catalog: Ledger, folder: Path, key: str) -> None:
         self._catalog = catalog
         self._folder = folder
         self._key = key

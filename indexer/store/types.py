@@ -19,6 +19,29 @@ class ModelKey(msgspec.Struct, frozen=True):
     dim: int
 
 
+Role = Literal["", "active", "building", "kept"]
+
+
+class StoredModel(msgspec.Struct, frozen=True):
+    """A model that has or had an index.
+
+    Attributes:
+        reference: What it was chosen by; empty for the bundled one of some version.
+        dimensions: As chosen; 0 for the model's own.
+        role: ``active``: searched and kept complete; ``building``: it becomes active when it is complete;
+            ``kept``: brought up to date now and then; empty: what is left is of no use.
+        keep: Of one that is built: whether the active one is kept after the switch.
+    """
+
+    key: str
+    dim: int
+    reference: str
+    dimensions: int
+    name: str
+    role: Role
+    keep: bool
+
+
 class FileState(msgspec.Struct, frozen=True):
     """What the catalog knows of a file, enough to see whether it changed.
 

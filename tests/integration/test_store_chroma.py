@@ -79,7 +79,7 @@ def recall(store: Store, text: str, k: int = 10) -> float:
 
 
 def child_of(store: Store) -> psutil.Process:
-    accelerator = store._accelerator
+    accelerator = store.active._accelerator
     assert accelerator is not None
     serving = accelerator.serving()
     assert serving is not None
@@ -87,7 +87,7 @@ def child_of(store: Store) -> psutil.Process:
 
 
 def generation(store: Store) -> int:
-    index = store._catalog.index()
+    index = store.active.ledger.index()
     assert index is not None
     return index.generation
 
@@ -101,7 +101,7 @@ def opened(folder: Path) -> Store:
 
 def wait_for(condition: Callable[[], bool], store: Store) -> None:
     """Wait on the accelerator's own condition variable."""
-    accelerator = store._accelerator
+    accelerator = store.active._accelerator
     assert accelerator is not None
     with accelerator._change:
         assert accelerator._change.wait_for(condition, WAIT_S)
@@ -146,7 +146,7 @@ def test_chroma_serves_and_agrees_with_the_catalog(store: Store) -> None:
     assert agrees(store, "1 7")
     assert store.wait_accelerator(WAIT_S)
     assert agrees(store, "fresh")
-    serving = store._accelerator
+    serving = store.active._accelerator
     assert serving is not None
     # The query really went to Chroma, and Chroma really has the new text.
     found = serving.query(serving.serving(), vector("fresh"), 1)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def test_a_killed_child_comes_back(store: Store) -> None:
 
 def test_a_child_killed_while_it_writes(store: Store) -> None:
     assert store.wait_accelerator(WAIT_S)
-    accelerator = store._accelerator
+    accelerator = store.active._accelerator
     assert accelerator is not None
     for turn in range(2):
         victim = child_of(store)
@@ -276,7 +276,7 @@ def test_stale_vectors_are_left_behind_in_time(store: Store, monkeypatch: pytest
     put(store, f"{ROOT}/a", [f"a {i}" for i in range(100)])
     wait_for(lambda: generation(store) == 2, store)
     assert store.wait_accelerator(WAIT_S)
-    ids = store._accelerator.all_ids()  # type: ignore[union-attr]
+    ids = store.active._accelerator.all_ids()  # type: ignore[union-attr]
     assert ids is not None
     assert len(ids) == 100
     assert agrees(store, "a 7")

@@ -485,14 +485,14 @@ def test_a_long_question_is_taken_apart_beside_the_loop(
 def test_passages_that_vanish_on_the_way_are_left_out(
     store: Store, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = store.pool
+    real = store.active.pool
 
     def pool(*args: object, **more: object) -> Pool:
         found = real(*args, **more)  # type: ignore[arg-type]
         store.remove([f"{ROOT}/cat.txt"])
         return found
 
-    monkeypatch.setattr(store, "pool", pool)
+    monkeypatch.setattr(store.active, "pool", pool)
     found = ask(searcher, "feline", limit=10)
     assert "cat.txt" not in names(found.hits)
     assert "katze.txt" in names(found.hits)

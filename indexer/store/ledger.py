@@ -1,0 +1,303 @@
+"""What the catalog knows for one model: its vectors, its Chroma generations, and what these lack."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from indexer.store.types import ModelKey
+
+if TYPE_CHECKING:
+    from indexer.store.catalog import Catalog, Change, Database
+
+Vector = npt.NDArray[np.float32]
+
+TEXT_BITS = 32
+TEXT_MASK = (1 << TEXT_BITS) - 1
+_FORGET = 2000
+
+
+class Index(msgspec.Struct, frozen=True):
+    """One generation of a model's Chroma index."""
+
+    id: int
+    generation: int
+    state: Literal["building", "active"]
+
+
+class PendingText(msgspec.Struct, frozen=True):
+    """A text that a model has not embedded yet.
+
+    Attributes:
+        hash: Tells it from another text that got its id meanwhile.
+        text: As `Chunk.embed_text`.
+    """
+
+    id: int
+    hash: bytes
+    text: str
+
+
+class Ledger:
+    """One model's part of the catalog. Every method may be called from any thread.
+
+    Args:
+        catalog: Which reads and writes.
+        model: The vector space.
+        number: The model's row.
+    """
+
+    def __init__(self, catalog: Catalog, model: ModelKey, number: int) -> None:
+        self._catalog = catalog
+        self.model = model
+        self.number = number
+        # Maps what the encoder gave to what is compared; the database itself keeps what it gave.
+        self.to_space: Callable[[Vector], Vector] = lambda rows: rows
+
+    def use_space(self, key: str, to_space: Callable[[Vector], Vector]) -> bool:
+        """Compare vectors in this space from now on; False when another was used last time.
+
+        What was put into the matrix and into Chroma for another space is then worth nothing.
+        """
+        self.to_space = to_space
+        name = f"space-{self.number}"
+        with self._catalog.write() as (db, _):
+            before = db.ask("SELECT value FROM meta WHERE key = ?", (name,))
+            db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, key))
+        same = (before[0][0] if before else "") == key
+        if not same and self.index() is not None:
+            self.new_index()
+        return same
+
+    # --- vectors ---------------------------------------------------------------------------
+
+    def _key(self, text_id: int) -> int:
+        return self.number << TEXT_BITS | text_id
+
+    @property
+    def _keys(self) -> tuple[int, int]:
+        return self._key(0), self._key(TEXT_MASK)
+
+    def has(self, db: Database, text_id: int) -> bool:
+        """Whether a text has a vector."""
+        return bool(db.ask("SELECT 1 FROM vectors WHERE key = ?", (self._key(text_id),)))
+
+    def missing(self, hashes: Collection[bytes]) -> set[bytes]:
+        """Those of the text hashes that have no vector."""
+        query = "SELECT 1 FROM texts JOIN vectors ON vectors.key = ? | texts.id WHERE hash = ?"
+        with self._catalog.read() as db:
+            return {h for h in hashes if not db.ask(query, (self._key(0), h))}
+
+    def lacking(self, db: Database) -> int:
+        """How many texts in use have no vector."""
+        query = (
+            "SELECT count(*) FROM texts WHERE unused_since IS NULL"
+            " AND (? | id) NOT IN (SELECT key FROM vectors WHERE key BETWEEN ? AND ?)"
+        )
+        return int(db.ask(query, (self._key(0), *self._keys))[0][0])
+
+    def counts(self) -> tuple[int, int, int]:
+        """Texts with a vector, texts in use without one, and bytes of the vectors in the catalog."""
+        with self._catalog.read() as db:
+            number = int(db.ask("SELECT count(*) FROM vectors WHERE key BETWEEN ? AND ?", self._keys)[0][0])
+            return number, self.lacking(db), number * 2 * self.model.dim
+
+    def pending(self, after: int, limit: int) -> list[PendingText]:
+        """At most `limit` texts in use without a vector whose id is above `after`, in order of id."""
+        query = (
+            "SELECT id, hash, (SELECT CASE context WHEN '' THEN text ELSE context || char(10) || text END"
+            " FROM chunks WHERE text_id = texts.id LIMIT 1) FROM texts"
+            " WHERE id > ? AND unused_since IS NULL"
+            " AND NOT EXISTS(SELECT 1 FROM vectors WHERE key = ? | texts.id) ORDER BY id LIMIT ?"
+        )
+        with self._catalog.read() as db:
+            rows = db.ask(query, (after, self._key(0), limit))
+        return [PendingText(number, text_hash, text or "") for number, text_hash, text in rows]
+
+    def put(self, db: Database, change: Change, text_id: int, vector: Vector) -> None:
+        """Store a text's vector, float32 (dim,), inside a write transaction.
+
+        Raises:
+            ValueError: It is zero, not finite or of the wrong length.
+        """
+        if vector.shape != (self.model.dim,):
+            raise ValueError(f"a vector of shape {vector.shape}, expected ({self.model.dim},)")
+        half = np.asarray(vector, dtype="<f2")
+        if not np.isfinite(half).all() or not half.any():
+            raise ValueError("a vector that is zero or not finite")
+        db.execute("INSERT INTO vectors VALUES(?, ?)", (self._key(text_id), half.tobytes()))
+        db.execute(
+            "INSERT OR REPLACE INTO outbox(index_id, text_id) SELECT id, ? FROM indexes WHERE model = ?",
+            (text_id, self.number),
+        )
+        change.vectors.setdefault(self.number, {})[text_id] = half
+        change.queued.add(self.number)
+
+    def fill(self, texts: Sequence[PendingText], vectors: Vector) -> int:
+        """Store vectors (n, dim) of pending texts, those that are still wanted, in one transaction.
+
+        Returns:
+            How many were stored.
+
+        Raises:
+            ValueError: A vector is zero, not finite or of the wrong length.
+        """
+        stored = 0
+        with self._catalog.write() as (db, change):
+            for text, vector in zip(texts, vectors, strict=True):
+                same = db.ask("SELECT 1 FROM texts WHERE id = ? AND hash = ?", (text.id, text.hash))
+                if same and not self.has(db, text.id):
+                    self.put(db, change, text.id, vector)
+                    stored += 1
+        return stored
+
+    def vectors(self, db: Database, text_ids: Sequence[int]) -> tuple[list[int], Vector]:
+        """Those of `text_ids` that have a vector, and their vectors, float32 (n, dim), unit length."""
+        found: list[int] = []
+        data: list[bytes] = []
+        for text_id in text_ids:
+            row = db.ask("SELECT data FROM vectors WHERE key = ?", (self._key(text_id),))
+            if row:
+                found.append(text_id)
+                data.append(row[0][0])
+        return found, self.to_space(unit_rows(b"".join(data), self.model.dim))
+
+    def plain_vectors(self, db: Database, text_ids: npt.NDArray[np.int64]) -> Vector:
+        """Vectors as the encoder gave them, float32 (n, dim), unit length; zeros for a text without one."""
+        keys = [self._key(text_id) for text_id in text_ids.tolist()]
+        query = "SELECT key, data FROM vectors WHERE key IN (SELECT value FROM json_each(?))"
+        known: Mapping[int, bytes] = dict(db.ask(query, (json.dumps(keys),)))
+        nothing = bytes(2 * self.model.dim)
+        data = b"".join(known.get(key, nothing) for key in keys)
+        rows = np.frombuffer(data, "<f2").reshape(len(keys), self.model.dim).astype(np.float32)
+        unit: Vector = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        return unit
+
+    def all_vectors(self, db: Database, block: int = 4096) -> Iterator[tuple[list[int], Vector]]:
+        """All vectors in blocks, in order of text id."""
+        cursor: Iterator[Any] = db.execute(
+            "SELECT key, data FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key", self._keys
+        )
+        while rows := list(itertools.islice(cursor, block)):
+            ids = [row[0] & TEXT_MASK for row in rows]
+            yield ids, self.to_space(unit_rows(b"".join(row[1] for row in rows), self.model.dim))
+
+    def vector_ids(self, index: Index | None = None) -> npt.NDArray[np.int64]:
+        """Texts with a vector; of an index, those that Chroma acknowledged."""
+        with self._catalog.read() as db:
+            rows = db.ask("SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key", self._keys)
+            ids = np.fromiter((row[0] & TEXT_MASK for row in rows), np.int64, len(rows))
+            if index is not None:
+                ids = np.setdiff1d(ids, self.outbox_ids(db, index, -1), assume_unique=True)
+        return ids
+
+    def forget(self) -> None:
+        """Remove the model and its vectors, some at a time, so that nobody waits long for the catalog."""
+        while True:
+            with self._catalog.write() as (db, _):
+                db.execute("DELETE FROM indexes WHERE model = ?", (self.number,))
+                gone = db.ask(
+                    "DELETE FROM vectors WHERE key IN"
+                    " (SELECT key FROM vectors WHERE key BETWEEN ? AND ? LIMIT ?) RETURNING 1",
+                    (*self._keys, _FORGET),
+                )
+                if not gone:
+                    db.execute("DELETE FROM models WHERE id = ?", (self.number,))
+                    db.execute("DELETE FROM meta WHERE key = ?", (f"space-{self.number}",))
+                    return
+
+    # --- index generations -----------------------------------------------------------------
+
+    def index(self) -> Index | None:
+        """The current generation of the model's Chroma index."""
+        with self._catalog.read() as db:
+            rows = db.ask(
+                "SELECT id, generation, state FROM indexes WHERE model = ? ORDER BY generation DESC LIMIT 1",
+                (self.number,),
+            )
+        return Index(*rows[0]) if rows else None
+
+    def new_index(self) -> Index:
+        """Begin a new generation: everything is in its outbox, and the older generations are forgotten."""
+        with self._catalog.write() as (db, _):
+            last = db.ask("SELECT max(generation) FROM indexes WHERE model = ?", (self.number,))
+            generation = (last[0][0] or 0) + 1
+            db.execute("DELETE FROM indexes WHERE model = ?", (self.number,))
+            db.execute(
+                "INSERT INTO indexes(model, generation, state) VALUES(?, ?, 'building')",
+                (self.number, generation),
+            )
+            number = db.last_insert_rowid()
+            db.execute(
+                "INSERT INTO outbox(index_id, text_id) SELECT ?, key & ? FROM vectors"
+                " WHERE key BETWEEN ? AND ? ORDER BY key",
+                (number, TEXT_MASK, *self._keys),
+            )
+        return Index(number, generation, "building")
+
+    def activate(self, index: Index) -> None:
+        """A generation is complete from now on."""
+        with self._catalog.write() as (db, _):
+            db.execute("UPDATE indexes SET state = 'active' WHERE id = ?", (index.id,))
+
+    def generations(self) -> list[tuple[str, int]]:
+        """Model key and generation of every index that the catalog knows, of all models."""
+        return self._catalog.generations()
+
+    def outbox_batch(self, index: Index, limit: int) -> tuple[list[int], list[int], Vector]:
+        """The oldest `limit` entries: sequence numbers, text ids, vectors (n, dim) unit float32."""
+        with self._catalog.read() as db:
+            rows = db.ask(
+                "SELECT seq, text_id FROM outbox WHERE index_id = ? ORDER BY seq LIMIT ?", (index.id, limit)
+            )
+            found, vectors = self.vectors(db, [row[1] for row in rows])
+        return [row[0] for row in rows], found, vectors
+
+    def outbox_done(self, sequence: Iterable[int]) -> None:
+        """Chroma has these entries. One that was queued again meanwhile has a new number and stays."""
+        with self._catalog.write() as (db, _):
+            db.executemany("DELETE FROM outbox WHERE seq = ?", ((s,) for s in sequence))
+
+    def outbox_add(self, index: Index, text_ids: Collection[int]) -> None:
+        """Queue texts once more, those that still have a vector."""
+        with self._catalog.write() as (db, change):
+            db.executemany(
+                "INSERT OR REPLACE INTO outbox(index_id, text_id)"
+                " SELECT ?, ? WHERE EXISTS(SELECT 1 FROM vectors WHERE key = ?)",
+                ((index.id, t, self._key(t)) for t in text_ids),
+            )
+            change.queued.add(self.number)
+
+    @staticmethod
+    def outbox_ids(db: Database, index: Index, limit: int) -> list[int]:
+        """At most `limit` of the texts that Chroma does not have yet."""
+        rows = db.ask("SELECT text_id FROM outbox WHERE index_id = ? LIMIT ?", (index.id, limit))
+        return [row[0] for row in rows]
+
+    # --- of the whole catalog, for those who are given only this -----------------------------
+
+    def read(self) -> AbstractContextManager[Database]:
+        """As `Catalog.read`."""
+        return self._catalog.read()
+
+    def text_count(self) -> int:
+        """How many texts there are, in use or not."""
+        return self._catalog.text_count()
+
+    def collect(self) -> int:
+        """As `Catalog.collect`."""
+        return self._catalog.collect()
+
+
+def unit_rows(data: bytes, dim: int) -> Vector:
+    """Stored float16 vectors as float32 rows (n, dim) of unit length (rounding had changed it a little)."""
+    rows = np.frombuffer(data, "<f2").reshape(-1, dim).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows

@@ -1,0 +1,360 @@
+"""One model's index: its ledger, the exact matrix and, for the active model, Chroma; and searching in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer import api
+from indexer.embed.space import LanguageSpace
+from indexer.errors import IndexerError
+from indexer.query import Condition
+from indexer.store.catalog import Catalog, Change, Database
+from indexer.store.chroma import Accelerator
+from indexer.store.filters import Filters, Selection
+from indexer.store.ledger import Ledger, Vector, unit_rows
+from indexer.store.matrix import GATHER_COST, Matrix, View
+from indexer.store.types import Candidate, ModelKey, Outline, Pool
+
+log = logging.getLogger(__name__)
+
+# Microseconds for a filtered search: comparing with one more row, asking Chroma at all, and for one more.
+_ROW_US = 0.14
+_ASKING_US = 1500.0
+_CANDIDATE_US = 6.0
+_EXACT_WHILE_WRITING = 100_000
+_PENDING_LIMIT = 4_000
+_POOL_LIMIT = 20_000
+# Chunks that are looked at of one text: a licence may be in thousands of files, and leaves room for others.
+_COPIES = 50
+_COPIES_FILTERED = 2_000  # the condition leaves only some of them
+_FILE_SAMPLE = 48
+
+
+def _as_given(vectors: Vector) -> Vector:
+    return vectors
+
+
+def _empty_pool() -> Pool:
+    none, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    return Pool(none, none, none, none, none, (), nothing, nothing)
+
+
+class VectorIndex:
+    """The vectors of one model, searchable. Every method may be called from any thread.
+
+    Args:
+        catalog: The truth.
+        filters: Answers conditions, for all models alike.
+        folder: The library's data folder.
+        ledger: The model's part of the catalog.
+        space: Where vectors are compared; None for the encoder's own space.
+
+    Raises:
+        IndexerError: The matrix cannot be written.
+    """
+
+    def __init__(
+        self, catalog: Catalog, filters: Filters, folder: Path, ledger: Ledger, space: LanguageSpace | None
+    ) -> None:
+        self._catalog = catalog
+        self._filters = filters
+        self._folder = folder
+        self._ledger = ledger
+        self._accelerator: Accelerator | None = None
+        self.space = space
+        with catalog.quiet():
+            if space is None:
+                same = ledger.use_space("", _as_given)
+            else:
+                same = ledger.use_space(space.key, space.passages)
+            try:
+                self._matrix = self._open_matrix(mirrors=same and catalog.was_clean)
+            except OSError as error:
+                raise IndexerError(
+                    "The vectors cannot be written", f"{folder}: {error.strerror}. Make room on the disk."
+                ) from error
+
+    @property
+    def model(self) -> ModelKey:
+        """Whose vectors these are."""
+        return self._ledger.model
+
+    @property
+    def ledger(self) -> Ledger:
+        """The model's part of the catalog."""
+        return self._ledger
+
+    @property
+    def file(self) -> Path:
+        """The matrix."""
+        return self._folder / f"vectors-{self.model.key}.f32"
+
+    def _open_matrix(self, *, mirrors: bool) -> Matrix:
+        matrix = Matrix(self.file, self._catalog.identity, self.model.dim)
+        with self._catalog.read() as db:
+            if not (matrix.intact and mirrors):
+                for ids, vectors in self._ledger.all_vectors(db):
+                    matrix.put(ids, vectors)
+            matrix.enliven(self._catalog.live_texts(db).tolist())
+        return matrix
+
+    def accelerate(self) -> None:
+        """Let Chroma serve, as soon as it has everything."""
+        if self._accelerator is None:
+            self._accelerator = Accelerator(self._ledger, self._folder / "chroma", self.model.key)
+
+    def stop_accelerator(self) -> None:
+        """End Chroma in good order; exact search serves from here on."""
+        accelerator, self._accelerator = self._accelerator, None
+        if accelerator is not None:
+            accelerator.stop()
+
+    def close(self) -> None:
+        """End in good order; nobody searches any more."""
+        self.stop_accelerator()
+        with self._catalog.quiet():
+            self._matrix.close(good=True)
+
+    def before_commit(self, change: Change) -> None:
+        """Write what a transaction is about to make visible.
+
+        Raises:
+            IndexerError: The disk is full.
+        """
+        new = change.vectors.get(self._ledger.number)
+        try:
+            if new:
+                ids = sorted(new)
+                rows = unit_rows(b"".join(new[i].tobytes() for i in ids), self.model.dim)
+                self._matrix.put(ids, self._ledger.to_space(rows))
+            self._matrix.enliven(change.live)
+        except OSError as error:
+            raise IndexerError(
+                "The disk is full", f"The library could not be written ({error.strerror}); nothing was lost."
+            ) from error
+
+    def after_commit(self, change: Change) -> None:
+        """Let go of what a transaction took out of use."""
+        self._matrix.retire(change.dead)
+        self._matrix.forget(change.freed)
+        accelerator = self._accelerator
+        if accelerator is not None and self._ledger.number in change.queued:
+            accelerator.wake()
+
+    # --- search ----------------------------------------------------------------------------
+
+    def nearest(
+        self, vector: npt.NDArray[np.float32], k: int, *, where: Condition | None = None
+    ) -> list[Candidate]:
+        """The chunks whose vectors are nearest to `vector`, best first, equal ones in order of id.
+
+        Args:
+            vector: float32 (dim,), of the space in use; its length does not matter.
+            k: How many.
+            where: Only chunks that fulfil this.
+
+        Returns:
+            At most `k`, all from one committed state of the catalog, with cosines of its own vectors.
+        """
+        matrix = self._matrix
+        query = np.asarray(vector, np.float32)
+        norm = float(np.linalg.norm(query))
+        if k <= 0 or not np.isfinite(norm) or norm == 0.0:
+            return []
+        query = query / np.float32(norm)
+        version = self._catalog.version
+        with matrix.reading(), self._catalog.read() as db:
+            view = matrix.view()
+            kept = None if where is None else self._filters.select(db, version, where)
+            if kept is not None and not len(kept.texts):
+                return []
+            near = self._accelerated(db, view, query, k, kept)
+            if near is not None:
+                found = self._visible(db, near, query, k, kept)
+                # Too few when texts out of use, or that do not fulfil the condition, crowd out the others.
+                if len(found) == k:
+                    return found
+            return self._exact(db, view, query, k, kept)
+
+    def pool(
+        self,
+        vector: Vector,
+        plain: Vector,
+        k: int,
+        *,
+        texts: npt.NDArray[np.int64] | None = None,
+        files: npt.NDArray[np.int64] | None = None,
+        where: Condition | None = None,
+    ) -> Pool:
+        """The chunks among which the best answers to a query are.
+
+        Args:
+            vector: The query, float32 (dim,), unit length, in the space in use.
+            plain: The query as the encoder gave it.
+            k: How many of the nearest texts.
+            texts: Further texts whose chunks are wanted, whatever their cosine.
+            files: Files of which the first chunks are wanted.
+            where: Only chunks that fulfil this.
+        """
+        matrix = self._matrix
+        if not np.isfinite(vector).all() or not vector.any():
+            return _empty_pool()
+        version = self._catalog.version
+        none = np.zeros(0, np.int64)
+        with matrix.reading(), self._catalog.read() as db:
+            view = matrix.view()
+            kept = None if where is None else self._filters.select(db, version, where)
+            if kept is not None and not len(kept.texts):
+                return _empty_pool()
+            near = self._accelerated(db, view, vector, k, kept)
+            if near is None or len(near) < k:
+                near = view.best(vector, k, None if kept is None else kept.texts)
+            wanted = np.union1d(near, none if texts is None else view.wanted(texts))
+            each = _COPIES if kept is None else _COPIES_FILTERED
+            rows = self._catalog.rows_of(db, wanted, none if files is None else files, each, _POOL_LIMIT)
+            numbers: dict[str, int] = {}
+            table = np.array(
+                [(*row[:4], numbers.setdefault(row[4], len(numbers))) for row in rows], np.int64
+            ).reshape(-1, 5)
+            _, first = np.unique(table[:, 0], return_index=True)
+            table = table[first]
+            table = table[np.isin(table[:, 1], view.wanted(table[:, 1]))]
+            if kept is not None:
+                table = table[np.isin(table[:, 0], kept.among(table[:, 0], kept.chunks))]
+            ids, which = np.unique(table[:, 1], return_inverse=True)
+            neutral = view.cosines(vector, ids)[which]
+            unchanged = self._ledger.plain_vectors(db, ids) @ plain
+        chunks, owned, owners, counted, langs = np.ascontiguousarray(table.T)
+        return Pool(chunks, owned, owners, counted, langs, tuple(numbers), neutral, unchanged[which])
+
+    def plain(self, *, path: str = "", chunk: int = 0) -> Vector:
+        """Vectors of an indexed file's chunks, or of one chunk, as the encoder gave them.
+
+        Returns:
+            float32 (n, dim), of a long file some at even distances; no rows when it is not indexed.
+        """
+        with self._catalog.read() as db:
+            ids = self._catalog.texts_of(db, path=path, chunk=chunk)
+            return self._ledger.plain_vectors(db, ids[:: max(1, -(-len(ids) // _FILE_SAMPLE))])
+
+    def outlines(self, files: Sequence[int]) -> dict[int, Outline]:
+        """What files say, in short, by their ids; those that are not indexed are left out."""
+        matrix = self._matrix
+        if not files:
+            return {}
+        with matrix.reading(), self._catalog.read() as db:
+            view = matrix.view()
+            found = {}
+            for file, texts in self._catalog.texts_by_file(db, files).items():
+                ids = view.wanted(np.array(texts, np.int64))
+                some = ids[:: max(1, -(-len(ids) // _FILE_SAMPLE))]
+                if len(some):
+                    found[file] = Outline(tuple(texts), view.rows(some))
+            return found
+
+    def sample(self, most: int) -> dict[str, Vector]:
+        """Vectors in the space in use of up to `most` texts of each language, by language, picked evenly."""
+        matrix = self._matrix
+        with matrix.reading():
+            view = matrix.view()
+            picked = self._catalog.lexicon.picked(most)
+            return {lang: view.rows(view.wanted(ids)) for lang, ids in picked.items()}
+
+    def _accelerated(
+        self, db: Database, view: View, query: Vector, k: int, kept: Selection | None
+    ) -> npt.NDArray[np.int64] | None:
+        """At least `k` near texts by Chroma's help, or None when exact search is quicker or has to serve."""
+        accelerator = self._accelerator
+        serving = accelerator.serving() if accelerator else None
+        if accelerator is None or serving is None:
+            return None
+        size = view.size()
+        if accelerator.writing and size <= _EXACT_WHILE_WRITING:
+            return None
+        wanted = fetch = 2 * k + 16
+        if kept is not None:
+            fetch = int(1.5 * wanted * size / len(kept.texts))
+            exact = min(_ROW_US * GATHER_COST * len(kept.texts), _ROW_US * size)
+            if exact <= _ASKING_US + _CANDIDATE_US * fetch:
+                return None
+        pending = np.array(self._ledger.outbox_ids(db, serving.index, _PENDING_LIMIT + 1), np.int64)
+        if len(pending) > _PENDING_LIMIT:
+            return None
+        near = accelerator.query(serving, query, fetch)
+        if near is None:
+            return None
+        near = view.wanted(near)
+        if kept is not None:
+            near, pending = kept.among(near)[:wanted], kept.among(pending)
+        return np.union1d(near, view.best(query, wanted, pending))
+
+    def _exact(
+        self, db: Database, view: View, query: Vector, k: int, kept: Selection | None
+    ) -> list[Candidate]:
+        fetch = 2 * k + 16
+        while True:
+            texts = view.best(query, fetch, None if kept is None else kept.texts)
+            found = self._visible(db, texts, query, k, kept)
+            if len(found) == k or len(texts) < fetch:
+                return found
+            fetch *= 8
+
+    def _visible(
+        self, db: Database, texts: npt.NDArray[np.int64], query: Vector, k: int, kept: Selection | None
+    ) -> list[Candidate]:
+        """Score texts by the catalog's vectors and name the chunks that use them."""
+        known, vectors = self._ledger.vectors(db, texts.tolist())
+        cosines = vectors @ query
+        found: list[Candidate] = []
+        for at in np.argsort(-cosines, kind="stable"):
+            cosine = float(cosines[at])
+            if len(found) >= k and cosine < found[k - 1].cosine:
+                break
+            chunks = self._catalog.chunks_of_text(db, known[at], k if kept is None else -1)
+            if kept is not None:
+                chunks = kept.among(np.array(chunks, np.int64), kept.chunks).tolist()[:k]
+            found.extend(Candidate(chunk, cosine) for chunk in chunks)
+        found.sort(key=lambda candidate: (-candidate.cosine, candidate.chunk))
+        return found[:k]
+
+    # --- state -----------------------------------------------------------------------------
+
+    @property
+    def served_by(self) -> Literal["chroma", "exact"]:
+        """Who serves `nearest` now."""
+        accelerator = self._accelerator
+        return "chroma" if accelerator is not None and accelerator.serving() is not None else "exact"
+
+    def notices(self) -> list[api.Notice]:
+        """What a person should know about the index just now."""
+        accelerator = self._accelerator
+        notice = accelerator.notice if accelerator is not None else None
+        return [] if notice is None else [notice]
+
+    def wait_accelerator(self, timeout: float) -> bool:
+        """Wait until Chroma serves and has everything; False when it does not within `timeout` seconds."""
+        accelerator = self._accelerator
+        return accelerator is not None and accelerator.wait(timeout)
+
+    def check(self) -> list[str]:
+        """What differs between catalog, matrix and Chroma, in words."""
+        found: list[str] = []
+        with self._catalog.read() as db:
+            for ids, vectors in self._ledger.all_vectors(db):
+                wrong = self._matrix.compare(dict(zip(ids, vectors, strict=True)))
+                if wrong:
+                    found.append(f"rows of the exact matrix that differ from the catalog: {len(wrong)}")
+        accelerator = self._accelerator
+        serving = accelerator.serving() if accelerator is not None else None
+        if accelerator is not None and serving is not None:
+            known = self._ledger.vector_ids(serving.index)
+            present = accelerator.all_ids()
+            if present is not None and len(lost := np.setdiff1d(known, present)):
+                found.append(f"vectors that Chroma acknowledged and does not have: {len(lost)}")
+        return found
