@@ -12,19 +12,18 @@ import msgspec
 
 from indexer import api
 from indexer import settings as settings_module
-from indexer.embed.load import bundled_info, load_encoder
-from indexer.embed.space import install_profile, space_of
-from indexer.embed.thread import EncoderThread, WaitingEncoder
+from indexer.embed.load import bundled_info
+from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError, IndexerError
+from indexer.models import Live, Models
 from indexer.pipeline import Pipeline
 from indexer.search import Searcher
 from indexer.settings import Settings
-from indexer.store import ModelKey, Store
+from indexer.store import Store, VectorIndex
 from indexer.watch import FileChange, Rules, Watcher
 from indexer.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from indexer.embed import EncoderInfo
     from indexer.embed.rerank import RerankThread
 
 log = logging.getLogger(__name__)
@@ -37,13 +36,17 @@ class Library:
         self.data_dir = data_dir
         self.settings = settings_module.load(data_dir)
         self.store = Store(data_dir)
-        self.encoder = EncoderThread(lambda: load_encoder(self.settings))
+        self.models = Models(
+            self.store,
+            lambda: self.settings,
+            open_searcher=self._open_searcher,
+            changed=self._model_changed,
+        )
         self._watches: dict[str, str] = {}
         self._rules: dict[str, Rules] = {}
         self._notices: dict[str, api.Notice] = {}
         self._pool: WorkerPool | None = None
         self._pipeline: Pipeline | None = None
-        self._searcher: Searcher | None = None
         self._watcher: Watcher | None = None
         self._reranker: tuple[tuple[str, str, int], RerankThread] | None = None
         self._failure: FatalError | None = None
@@ -56,7 +59,7 @@ class Library:
     def start(self) -> None:
         """Load what is needed to index and search; takes seconds the first time (model conversion)."""
         try:
-            self._start(bundled_info())
+            self._start()
         except Exception as error:
             log.exception("The library could not be started")
             if isinstance(error, IndexerError):
@@ -67,24 +70,33 @@ class Library:
                 )
             self._notices["start"] = api.Notice(title=self._failure.title, message=self._failure.message)
 
-    def _start(self, info: EncoderInfo) -> None:
-        self.encoder.start()
-        space = space_of(info.key) or install_profile(WaitingEncoder(self.encoder, info))
-        self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
-        self._searcher = Searcher(self.store, self.encoder, space=space, reranker=self._reranker_for)
+    def _start(self) -> None:
+        live = self.models.open()
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
         cutter = bundled_info()  # see `EncoderInfo.tokenizer`
         self._pool = WorkerPool(
             workers, tokenizer=cutter.tokenizer, max_tokens=cutter.max_tokens, settings=self.settings
         )
         self._pipeline = Pipeline(
-            self.store, self.encoder, self._pool, rules=self.rules_of, extractors=workers
+            self.store,
+            live.encoder,
+            self._pool,
+            model=live.info.key,
+            rules=self.rules_of,
+            extractors=workers,
         )
         self._pipeline.paused = self.settings.paused
         self._watcher = Watcher(self._changed, self._watch_state)
         self._pipeline.start()
         for root in self.store.roots():
             self._open_root(root.path)
+
+    def _open_searcher(self, encoder: EncoderThread, index: VectorIndex) -> Searcher:
+        return Searcher(self.store, encoder, space=index.space, index=index, reranker=self._reranker_for)
+
+    def _model_changed(self, live: Live) -> None:
+        if self._pipeline is not None:
+            self._pipeline.use(live.encoder, live.info.key)
 
     def _reranker_for(self, wanted: bool | None) -> RerankThread | None:
         """The reranker for a search that wants it, does not, or leaves it to the settings (None)."""
@@ -110,10 +122,46 @@ class Library:
         self.stopping = True
         if self._watcher is not None:
             self._watcher.close()
-        self.encoder.stop()
+        self.models.close()
         if self._pipeline is not None:
             self._pipeline.stop()
         self.store.close()
+
+    # --- models -----------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> EncoderThread:
+        """The active model's thread; raises like `pipeline`."""
+        return self._live.encoder
+
+    @property
+    def _live(self) -> Live:
+        if self._failure is not None:
+            raise self._failure
+        return self.models.live
+
+    def plan_model(self, reference: str, dimensions: int) -> api.Plan:
+        """What building the index of a model costs; the request's id is left 0.
+
+        Raises:
+            IndexerError: There is no such model here.
+        """
+        return self.models.plan(reference, dimensions, None)
+
+    def use_model(self, reference: str, dimensions: int, *, keep: bool) -> None:
+        """Begin to switch to a model; see `Models.use`.
+
+        Raises:
+            IndexerError: There is no such model here, or not enough room for its vectors.
+        """
+        with self._changing:
+            self.models.use(reference, dimensions, keep=keep)
+            if self._failure is not None and self._pipeline is None:
+                self._failure = None
+                self._notices.pop("start", None)
+                self.start()
+                if self._failure is not None:
+                    raise IndexerError(self._failure.title, self._failure.message)
 
     # --- folders --------------------------------------------------------------------------------
 
@@ -220,14 +268,15 @@ class Library:
             )
         return self._pipeline
 
-    @property
-    def searcher(self) -> Searcher:
-        """The searcher; raises like `pipeline`."""
-        if self._searcher is None:
-            raise self._failure or FatalError(
-                "Still starting", "The model is being prepared. Try again shortly."
-            )
-        return self._searcher
+    def searcher(self, model: str = "") -> Searcher:
+        """The searcher of the active model, or of another that has an index here; raises like `pipeline`.
+
+        Raises:
+            IndexerError: There is no index of that model.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return self.models.searcher(model)
 
     @property
     def pool(self) -> WorkerPool:
@@ -254,7 +303,7 @@ class Library:
         if self._reranker is not None and self._reranker[1].status.state == "failed":
             message = self._reranker[1].status.message
             notices.append(api.Notice(title="The reranker does not work", message=message))
-        encoder = self.encoder.status
+        encoder = self._encoder_status()
         if self._pipeline is None:
             return api.Status(
                 id=request_id,
@@ -271,6 +320,7 @@ class Library:
                 current="",
                 encoder=encoder,
                 index=self.store.accelerator,
+                switch=self.models.switch,
                 notices=tuple(notices),
             )
         progress = self._pipeline.progress()
@@ -300,8 +350,17 @@ class Library:
             current=progress.current,
             encoder=encoder,
             index=self.store.accelerator,
+            switch=self.models.switch,
             notices=tuple(notices),
         )
+
+    def _encoder_status(self) -> api.EncoderStatus:
+        if self._failure is not None:
+            return api.EncoderStatus(model="", state="failed", message=str(self._failure))
+        try:
+            return self.models.live.encoder.status
+        except FatalError:
+            return api.EncoderStatus(model="", state="loading")
 
     def folders(self) -> tuple[api.Folder, ...]:
         """The folders of the library with their counts."""
@@ -345,6 +404,9 @@ class Library:
             self.settings = new
             self.pipeline.paused = new.paused
             self.pool.update(new)
+            self.models.wake()
+            if _encoding(old) != _encoding(new):
+                self.models.reload()
             if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
                 for root in self.store.roots():
                     self._rules.pop(root.path, None)
@@ -368,3 +430,16 @@ class Library:
         if self.store.file(path) is None:
             raise IndexerError("Not in the library", f"{path} is not an indexed file.")
         return self.pool.preview(msgspec.structs.replace(request, path=path))
+
+
+def _encoding(settings: Settings) -> tuple[object, ...]:
+    """What of the settings the encoder is loaded with."""
+    return (
+        settings.device,
+        settings.encoder_threads,
+        settings.precision,
+        settings.context_tokens,
+        settings.gguf_engine,
+        settings.instructions,
+        settings.servers,
+    )

@@ -25,7 +25,7 @@ import msgspec
 
 from indexer.api import Notice
 from indexer.errors import FileError, IndexerError
-from indexer.store import FileUpdate, Store
+from indexer.store import FileUpdate, ModelChangedError, Store
 from indexer.watch import FileChange, Rules, root_device, root_online, sweep
 from indexer.workers import FileChangedError, FileGoneError, PoolClosedError, Prepared, WorkerPool
 
@@ -87,6 +87,7 @@ class _Batch(NamedTuple):
     work: list[tuple[_Job, Prepared]]
     hashes: list[bytes]
     vectors: Future[Vectors]
+    model: str  # key of the model that makes them
 
 
 class _Load:
@@ -163,6 +164,7 @@ class Pipeline:
         store: Where results go; the pipeline is its only writer of files.
         encoder: The thread that owns the model.
         pool: Child processes that read files.
+        model: Key of that model; empty for whatever the store has active.
         rules: The ignore rules that hold now, for a folder of the library.
         extractors: Threads that wait for children; as many as the pool has.
     """
@@ -173,11 +175,12 @@ class Pipeline:
         encoder: EncoderThread,
         pool: WorkerPool,
         *,
+        model: str = "",
         rules: Callable[[str], Rules],
         extractors: int = 2,
     ) -> None:
         self._store = store
-        self._encoder = encoder
+        self._encoder, self._model = encoder, model
         self._pool = pool
         self._rules = rules
         # Order of locks: _apply (changes of the store), then _state (queues and counters).
@@ -220,6 +223,12 @@ class Pipeline:
         """Begin to work on what is submitted."""
         for thread in (*self._threads, *self._extractors):
             thread.start()
+
+    def use(self, encoder: EncoderThread, model: str) -> None:
+        """Embed with another encoder from now on; batches under way are taken back and embedded again."""
+        with self._state:
+            self._encoder, self._model = encoder, model
+            self._samples.clear()
 
     def stop(self) -> None:
         """Finish the transaction in hand and end; what is waiting is found again by the next sweep."""
@@ -439,7 +448,7 @@ class Pipeline:
             if job.again:
                 self._enqueue(job.path, job.root, job.size, job.mtime_ns, order=0, forced=job.forced)
 
-    def _give_back(self, jobs: Iterable[_Job], trouble: IndexerError) -> None:
+    def _give_back(self, jobs: Iterable[_Job], trouble: IndexerError | None) -> None:
         """Queue files again that could not be finished through no fault of their own, and wait a while."""
         with self._state:
             for job in jobs:
@@ -452,7 +461,8 @@ class Pipeline:
                     self._load.add(job)
                     heapq.heappush(self._heap, (job.order, job.size, next(self._sequence), job.path))
                     self._work.notify()
-        self._rest(trouble)
+        if trouble is not None:
+            self._rest(trouble)
 
     def _rest(self, trouble: IndexerError) -> None:
         """Show what is wrong and wait a while, or until the pipeline stops."""
@@ -650,13 +660,15 @@ class Pipeline:
         if not work:
             return
         texts = {chunk.text_hash: chunk.embed_text for _, prepared in work for chunk in prepared.chunks}
+        with self._state:
+            encoder, model = self._encoder, self._model
         try:
             missing = list(self._store.missing(texts.keys()))
         except IndexerError as error:
             self._give_back([job for job, _ in work], error)
             return
         self._encoding.acquire()
-        batch = _Batch(work, missing, self._encoder.passages([texts[h] for h in missing]))
+        batch = _Batch(work, missing, encoder.passages([texts[h] for h in missing]), model)
         batch.vectors.add_done_callback(lambda _: self._encoded.put(batch))
 
     def _write_loop(self) -> None:
@@ -665,8 +677,12 @@ class Pipeline:
             jobs = [job for job, _ in batch.work]
             try:
                 self._write(batch)
+            except ModelChangedError:
+                self._give_back(jobs, None)
             except IndexerError as error:
-                self._give_back(jobs, error)
+                with self._state:
+                    changed = batch.model != self._model
+                self._give_back(jobs, None if changed else error)
             except Exception as error:
                 log.exception("A batch could not be embedded or stored")
                 self._own_fault(jobs, error)
@@ -688,7 +704,10 @@ class Pipeline:
         try:
             with self._apply:
                 live = [(job, prepared) for job, prepared in batch.work if not job.stale]
-                self._store.replace([_update(job, prepared) for job, prepared in live], vectors)
+                updates = [_update(job, prepared) for job, prepared in live]
+                self._store.replace(updates, vectors, model=batch.model)
+        except ModelChangedError:
+            raise
         except IndexerError as error:
             self._rest(error)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -118,10 +119,29 @@ class Searcher:
         self._options = options
         self._index = index or store.active
         self._folder = Folder(self._index, space)
+        self._idle = threading.Condition()
+        self._under_way = 0
         self._sentences: OrderedDict[str, Vectors] = OrderedDict()
         self._sample: tuple[float, dict[str, Vectors]] = (-SAMPLE_S, {})
 
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no search is under way; False when one still is after `timeout` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._under_way, timeout)
+
     async def search(self, request: api.Search) -> AsyncIterator[api.SearchResult]:
+        """As `_search`, which does it; `wait_idle` counts it."""
+        with self._idle:
+            self._under_way += 1
+        try:
+            async for result in self._search(request):
+                yield result
+        finally:
+            with self._idle:
+                self._under_way -= 1
+                self._idle.notify_all()
+
+    async def _search(self, request: api.Search) -> AsyncIterator[api.SearchResult]:
         """Answer a search: the hits at once, then with their sentences marked, then in a better order.
 
         Cancelling the surrounding task stops the work at its next step.
@@ -196,7 +216,7 @@ class Searcher:
                     pieces = await _aside(_pieces, text)
                     futures.append(self._encoder.passages(pieces, urgent=True))
                 else:
-                    futures.append(self._encoder.query([text]))
+                    futures.append(self._encoder.query([text], _task(query, request)))
             # Words are looked up while the encoder works.
             looks = await asyncio.gather(*(asyncio.to_thread(self._looks, text) for text in texts))
             rows = [await asyncio.wrap_future(future) for future in futures]
@@ -458,6 +478,19 @@ def _with_few_copies(
         if seen[same] <= SHOWN_COPIES:
             kept.append(group)
     return kept
+
+
+def _task(query: Query, request: api.Search) -> api.Task:
+    """What is sought, where the request does not say: instruction-aware models want to know."""
+    if request.task:
+        return request.task
+    if "type:code" in request.query.casefold().split():
+        return "code"
+    return (
+        "question"
+        if any(text.rstrip().endswith(("?", "\uff1f", "\u061f")) for text in query.texts)
+        else "notes"
+    )
 
 
 def _is_long(text: str) -> bool:

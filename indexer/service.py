@@ -192,7 +192,7 @@ class _Connection:
         match request:
             case api.Search():
                 await self._server.started.wait()
-                async for result in library.searcher.search(request):
+                async for result in library.searcher(request.model).search(request):
                     await self.send(result)
             case api.Complete(id=i, query=text, cursor=cursor):
                 start, end, items = await run(lambda: complete(text, cursor, library.store.facts()))
@@ -227,6 +227,13 @@ class _Connection:
                 await self._do(i, lambda: library.set_paused(paused))
             case api.PutSettings(id=i, settings=new):
                 await self._do(i, lambda: library.put_settings(new))
+            case api.PlanModel(id=i, reference=reference, dimensions=dimensions):
+                plan = await run(library.plan_model, reference, dimensions)
+                await self.send(msgspec.structs.replace(plan, id=i))
+            case api.UseModel(id=i, reference=reference, dimensions=dimensions, keep=keep):
+                await self._do(i, lambda: library.use_model(reference, dimensions, keep=keep))
+            case api.CancelSwitch(id=i, reference=reference):
+                await self._do(i, lambda: library.models.cancel(reference))
             case api.Stop(id=i):
                 await self.send(api.Done(id=i))
                 self._server.stop()

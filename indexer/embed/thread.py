@@ -97,7 +97,7 @@ class EncoderThread:
         self._lanes: dict[_Lane, deque[_Job]] = {"query": deque(), "urgent": deque(), "passage": deque()}
         self._status = EncoderStatus(model="", state="loading")
         self._failure: FatalError | None = None
-        self._stopping = False
+        self._stopping = self._finishing = False
         self._urgent_in_a_row = 0
         self._tokens_per_s = 0.0
         self._tokens = 0
@@ -118,6 +118,12 @@ class EncoderThread:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._fail_waiting()
+
+    def finish(self) -> None:
+        """Embed what waits, then end; what is asked from then on fails. Does not wait for it."""
+        with self._wake:
+            self._finishing = True
+            self._wake.notify_all()
 
     @property
     def status(self) -> EncoderStatus:
@@ -188,7 +194,10 @@ class EncoderThread:
         )
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or any(self._lanes.values()))
+                self._wake.wait_for(lambda: self._stopping or self._finishing or any(self._lanes.values()))
+                if self._finishing and not any(self._lanes.values()):
+                    self._failure = FatalError("The language model was changed", "Search again.")
+                    return
                 if self._stopping:
                     return
                 queries = list(self._lanes["query"])

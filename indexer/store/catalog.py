@@ -486,7 +486,7 @@ class Catalog:
                 (reference, dimensions, name, key),
             )
 
-    def set_role(self, key: str, role: Role, *, keep: bool = False) -> None:
+    def set_role(self, key: str, role: Role, *, keep: bool = False, incomplete: bool = False) -> None:
         """Give a model a role; there is one active and one building model at most.
 
         Making a model active is one transaction: the one before becomes ``kept`` when the new one was told to
@@ -499,7 +499,7 @@ class Catalog:
             number, kept = db.ask("SELECT id, keep FROM models WHERE key = ?", (key,))[0]
             if role == "active":
                 before = db.ask("SELECT id FROM models WHERE role = 'active' AND key != ?", (key,))
-                if before and self._incomplete(db, number):
+                if before and not incomplete and self._incomplete(db, number):
                     raise IndexerError("Not yet complete", "Some texts were not embedded yet.")
                 db.execute(
                     "UPDATE models SET role = ? WHERE role = 'active' AND key != ?",
@@ -646,6 +646,15 @@ class Catalog:
         with self.read() as db:
             query = "SELECT key, generation FROM indexes JOIN models ON models.id = model"
             return [(row[0], row[1]) for row in db.ask(query)]
+
+    def mean_bytes(self) -> float:
+        """Bytes of UTF-8 of a text with its context, on average over some; 0 when there is none."""
+        with self.read() as db:
+            query = (
+                "SELECT avg(octet_length(text) + octet_length(context))"
+                " FROM (SELECT text, context FROM chunks ORDER BY id DESC LIMIT 2000)"
+            )
+            return float(db.ask(query)[0][0] or 0.0)
 
     def text_count(self) -> int:
         """How many texts there are, in use or not."""

@@ -37,6 +37,7 @@ from indexer.store.vectors import VectorIndex
 log = logging.getLogger(__name__)
 
 _FACTS_S = 2.0
+_BYTES_A_TOKEN = 4.0
 
 
 class ModelChangedError(IndexerError):
@@ -141,6 +142,27 @@ class Store:
     def models(self) -> list[StoredModel]:
         """Every model that has or had an index here, the active one first."""
         return self._catalog.models()
+
+    def open_model(self, model: ModelKey) -> None:
+        """Enter a model in the catalog, without a role.
+
+        Raises:
+            FatalError: The same key was used with another dimension.
+        """
+        self._catalog.ledger(model)
+
+    def replace_active(self, key: str) -> None:
+        """Make a model the active one whatever it lacks; for when nothing else can serve."""
+        self._catalog.set_role(key, "active", incomplete=True)
+
+    def mean_tokens(self) -> float:
+        """Tokens of a text, on average, estimated from a sample; 0 while there is none."""
+        return self._catalog.mean_bytes() / _BYTES_A_TOKEN
+
+    @property
+    def folder(self) -> Path:
+        """The library's data folder."""
+        return self._dir
 
     def describe_model(self, key: str, *, reference: str, dimensions: int, name: str) -> None:
         """Note how a model is chosen, so that it can be loaded again."""

@@ -110,7 +110,7 @@ class World:
         return api.Search(id=next(self._ids), query=query, **more)  # type: ignore[arg-type]
 
     async def answers(self, request: api.Search) -> list[api.SearchResult]:
-        return [result async for result in self.library.searcher.search(request)]
+        return [result async for result in self.library.searcher().search(request)]
 
     def ask(self, query: str, **more: object) -> tuple[api.Hit, ...]:
         results = asyncio.run(self.answers(self.request(query, **more)))
@@ -401,7 +401,7 @@ def test_a_search_that_is_cancelled_stops_the_reranker(world: World, reranker: P
     thread = RerankThread(lambda: held)
     library = world.library
     searcher = Searcher(
-        library.store, library.encoder, space=library.searcher._space, reranker=lambda _: thread
+        library.store, library.encoder, space=library.searcher()._space, reranker=lambda _: thread
     )
 
     async def ask(seen: list[api.SearchResult]) -> None:

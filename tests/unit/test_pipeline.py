@@ -295,11 +295,11 @@ def test_a_full_disk_is_told_and_waited_for_and_nothing_is_embedded_twice(
     replace = bench.store.replace
     told: list[Any] = []
 
-    def full(updates: Sequence[FileUpdate], vectors: Any) -> None:
+    def full(updates: Sequence[FileUpdate], vectors: Any, *, model: str = "") -> None:
         if len(told) < 3:
             told.append(bench.pipeline.progress().trouble)
             raise IndexerError("The disk is full", "Make room.")
-        replace(updates, vectors)
+        replace(updates, vectors, model=model)
 
     monkeypatch.setattr(bench.store, "replace", full)
     bench.pipeline.start()
@@ -483,7 +483,7 @@ def test_stopping_while_busy_ends_and_stores_no_half(
     if where == "store":
         refused = threading.Event()
 
-        def full(updates: Sequence[FileUpdate], vectors: Any) -> None:
+        def full(updates: Sequence[FileUpdate], vectors: Any, *, model: str = "") -> None:
             refused.set()
             raise IndexerError("The disk is full", "Make room.")
 

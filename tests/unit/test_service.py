@@ -266,7 +266,7 @@ def test_a_library_that_fails_to_start_in_an_unknown_way_says_so(
         assert [notice.title for notice in library.status(1).notices] == ["The library cannot be opened"]
         assert not library.busy, "it may end when nobody is connected"
         with pytest.raises(IndexerError, match="another release"):
-            library.searcher  # noqa: B018
+            library.searcher()
     finally:
         library.close()
 

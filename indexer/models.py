@@ -1,0 +1,635 @@
+"""The models of one library: which one serves, which one is built beside it, which ones are kept.
+
+Vectors of several models may lie in the store at once; one model is active. Another is built from the
+texts in the catalog, without reading any file again, while the active one goes on serving. When no text
+lacks its vector, the switch is one transaction. What a model is chosen by and what it is for is in the
+catalog, so that an interrupted build goes on at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer import api
+from indexer.embed import EncoderInfo, ModelChoice
+from indexer.embed.bundled import NAME as BUNDLED
+from indexer.embed.load import bundled_info, info_of, load_encoder
+from indexer.embed.space import LanguageSpace, install_profile, space_of
+from indexer.embed.thread import EncoderThread, WaitingEncoder
+from indexer.errors import FatalError, IndexerError
+from indexer.search import Searcher
+from indexer.settings import Settings
+from indexer.store import ModelKey, PendingText, Store, StoredModel, VectorIndex
+
+if TYPE_CHECKING:
+    from indexer.embed import Vectors
+
+log = logging.getLogger(__name__)
+
+# Texts that are embedded and stored together: seconds of work on a slow machine, and a cheap transaction.
+BATCH_TEXTS = 64
+# How often a kept index looks for texts that it lacks.
+KEEP_S = 20.0
+# A kept model that nobody asks gives its memory back.
+UNLOAD_S = 600.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_RATE_WINDOW_S = 30.0
+# Searches under way when the model changes are finished with the old one.
+_GRACE_S = 60.0
+# Chroma's copy of a vector: float32, and what its graph and its tables take, measured; see docs/SCALING.md.
+_CHROMA_BYTES = 450
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model that can be searched with."""
+
+    choice: ModelChoice
+    info: EncoderInfo
+    encoder: EncoderThread
+    index: VectorIndex
+    searcher: Searcher
+
+
+class Models:
+    """Opens, builds, switches and drops the models of a library.
+
+    All methods may be called from any thread. What `changed` and `open_searcher` are given stays usable for
+    those who hold it, for a minute after the switch.
+
+    Args:
+        store: Open.
+        settings: The settings that hold now.
+        open_searcher: Makes a searcher of a model.
+        changed: Called with the new active model after each switch, before the old one is let go.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Callable[[], Settings],
+        *,
+        open_searcher: Callable[[EncoderThread, VectorIndex], Searcher],
+        changed: Callable[[Live], None],
+    ) -> None:
+        self.store = store
+        self.open_searcher = open_searcher
+        self._settings = settings
+        self._changed = changed
+        self._lock = threading.RLock()
+        self._live: Live | None = None
+        self._sides: dict[str, _Side] = {}
+        self._leaving: list[threading.Thread] = []
+        self._closed = False
+
+    # --- the active model --------------------------------------------------------------------
+
+    @property
+    def live(self) -> Live:
+        """The active model.
+
+        Raises:
+            FatalError: There is none yet.
+        """
+        if self._live is None:
+            raise FatalError("Still starting", "The model is being prepared. Try again shortly.")
+        return self._live
+
+    def open(self) -> Live:
+        """Load the model that was active last, or the bundled one, and go on with what was being built.
+
+        Raises:
+            IndexerError: It cannot be loaded; `use` with another model helps.
+        """
+        stored = {model.role: model for model in self.store.models()}
+        active = stored.get("active")
+        choice = ModelChoice() if active is None else ModelChoice(active.reference, active.dimensions)
+        info = self._info(choice, active)
+        live = self._load(choice, info)
+        with self._lock:
+            self._live = live
+        if live.index.ledger.counts()[1]:
+            # The model is another than the one the texts were embedded with: an upgrade of the program.
+            self._begin(_Side(self, choice, info, role="active", index=live.index, encoder=live.encoder))
+        for model in self.store.models():
+            if model.role in {"building", "kept"}:
+                self._resume(model)
+        return live
+
+    def _info(self, choice: ModelChoice, stored: StoredModel | None) -> EncoderInfo:
+        try:
+            return info_of(self._settings(), choice)
+        except FatalError:
+            raise
+        except IndexerError as error:
+            if stored is None:
+                raise
+            # A server that is away: what it gave before is known.
+            log.warning("%s", error.title)
+            cutter = bundled_info()
+            return EncoderInfo(
+                key=stored.key,
+                name=stored.name,
+                dim=stored.dim,
+                max_tokens=cutter.max_tokens,
+                tokenizer=cutter.tokenizer,
+            )
+
+    def _load(self, choice: ModelChoice, info: EncoderInfo) -> Live:
+        encoder = self.encoder_of(choice)
+        encoder.start()
+        try:
+            space = self.space_for(encoder, info)
+            index = self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
+            self.describe(choice, info)
+            self.store.set_role(info.key, "active")
+        except BaseException:
+            encoder.stop()
+            raise
+        return Live(choice, info, encoder, index, self.open_searcher(encoder, index))
+
+    def encoder_of(self, choice: ModelChoice) -> EncoderThread:
+        """A thread for a model, not started."""
+        return EncoderThread(lambda: load_encoder(self._settings(), choice))
+
+    @staticmethod
+    def space_for(encoder: EncoderThread, info: EncoderInfo) -> LanguageSpace:
+        """The space of a model; at its first time here it is computed, which takes up to minutes."""
+        return space_of(info.key) or install_profile(WaitingEncoder(encoder, info))
+
+    def describe(self, choice: ModelChoice, info: EncoderInfo) -> None:
+        """Note in the catalog how a model was chosen."""
+        self.store.open_model(ModelKey(key=info.key, dim=info.dim))
+        self.store.describe_model(
+            info.key, reference=choice.reference, dimensions=choice.dimensions, name=info.name
+        )
+
+    def reload(self) -> None:
+        """Load the active model again, as settings of the encoder changed; searches go on meanwhile."""
+        with self._lock:
+            old = self._live
+            if old is None or self._closed:
+                return
+            encoder = self.encoder_of(old.choice)
+            encoder.start()
+            searcher = self.open_searcher(encoder, old.index)
+            self._live = replace(old, encoder=encoder, searcher=searcher)
+            self._changed(self._live)
+            self._let_go(old, None)
+
+    # --- choosing ----------------------------------------------------------------------------
+
+    def choice_of(self, reference: str, dimensions: int = 0) -> ModelChoice:
+        """What a person named, in the form that the catalog keeps."""
+        return ModelChoice("" if reference == BUNDLED else reference, dimensions)
+
+    def plan(self, reference: str, dimensions: int, seconds_a_token: float | None) -> api.Plan:
+        """What building the index of a model costs; the request's id is left 0.
+
+        Raises:
+            IndexerError: There is no such model here.
+        """
+        info = info_of(self._settings(), self.choice_of(reference, dimensions))
+        _, texts, _ = self.store.model_counts(info.key)
+        row = 2 * info.dim + 4 * info.dim + 4 * info.dim + _CHROMA_BYTES
+        seconds = None if seconds_a_token is None else texts * self.store.mean_tokens() * seconds_a_token
+        free = shutil.disk_usage(self.store.folder).free
+        return api.Plan(id=0, texts=texts, disk_bytes=texts * row, free_bytes=free, seconds=seconds)
+
+    def use(self, reference: str, dimensions: int = 0, *, keep: bool = False) -> None:
+        """Begin to build the index of a model, and switch to it when it is complete.
+
+        Raises:
+            IndexerError: There is no such model here, or not enough room for its vectors.
+        """
+        choice = self.choice_of(reference, dimensions)
+        info = info_of(self._settings(), choice)
+        plan = self.plan(reference, dimensions, None)
+        if plan.disk_bytes > plan.free_bytes:
+            raise IndexerError(
+                "Not enough room on the disk",
+                f"The vectors of {info.name} need about {plan.disk_bytes >> 20} MiB, "
+                f"and {plan.free_bytes >> 20} MiB are free.",
+            )
+        with self._lock:
+            if self._live is None:
+                # Nothing serves that could serve on: the model takes over at once and is filled afterwards.
+                self.describe(choice, info)
+                self.store.replace_active(info.key)
+                return
+            same = info.key == self._live.info.key
+            dropped = [side for side in self._sides.values() if side.role == "building"]
+            for side in dropped:
+                del self._sides[side.info.key]
+            again = None if same else self._sides.pop(info.key, None)
+        for side in dropped:
+            if side.info.key == info.key:
+                again = side
+            else:
+                self._drop(side)
+        if again is not None:
+            again.stop()
+        if same:
+            return
+        self.describe(choice, info)
+        self.store.set_role(info.key, "building", keep=keep)
+        self._begin(_Side(self, choice, info, role="building"))
+
+    def cancel(self, reference: str = "") -> None:
+        """Stop building, or drop a kept index; what was embedded for it is removed.
+
+        Raises:
+            IndexerError: No such index is built or kept.
+        """
+        with self._lock:
+            for key, side in self._sides.items():
+                wanted = side.role == "building" if not reference else side.is_called(reference)
+                if wanted and side.role != "active":
+                    del self._sides[key]
+                    break
+            else:
+                raise IndexerError("Nothing to cancel", "No index of that model is being built or kept.")
+        self._drop(side)
+
+    def _drop(self, side: _Side) -> None:
+        """End a side that nobody holds any more. Not under the lock, which its thread may be waiting for."""
+        side.stop()
+        self.store.set_role(side.info.key, "")
+        self._later(lambda: self.store.forget_model(side.info.key))
+
+    # --- building ----------------------------------------------------------------------------
+
+    def _begin(self, side: _Side) -> None:
+        with self._lock:
+            if not self._closed:
+                self._sides[side.info.key] = side
+                side.start()
+
+    def _resume(self, model: StoredModel) -> None:
+        choice = ModelChoice(model.reference, model.dimensions)
+        try:
+            info = self._info(choice, model)
+        except IndexerError as error:
+            log.warning("%s: %s", model.name, error.title)
+            return
+        if info.key == model.key:
+            self._begin(_Side(self, choice, info, role="building" if model.role == "building" else "kept"))
+
+    def completed(self, side: _Side, live: Live) -> bool:
+        """Switch to a model whose index has everything; False when a text came in between."""
+        with self._lock:
+            if self._closed or self._sides.get(side.info.key) is not side:
+                return True
+            if side.role == "active":
+                del self._sides[side.info.key]
+                return True
+            old = self.live
+            keep = any(m.key == side.info.key and m.keep for m in self.store.models())
+            try:
+                self.store.activate(live.index)
+            except FatalError:
+                raise
+            except IndexerError as error:
+                log.info("%s", error.title)
+                return False
+            del self._sides[side.info.key]
+            self._live = live
+            self._changed(live)
+            log.info("The model is now %s", live.info.name)
+            self._let_go(old, "kept" if keep else "forgotten")
+        return True
+
+    def _let_go(self, old: Live, how: str | None) -> None:
+        """Let searches under way finish, then close what they used."""
+
+        def finish() -> None:
+            old.searcher.wait_idle(_GRACE_S)
+            old.encoder.finish()
+            if how is None:
+                return
+            self.store.close_index(old.index)
+            with self._lock:
+                if self._closed:
+                    return
+                if how == "kept":
+                    self._begin(_Side(self, old.choice, old.info, role="kept"))
+                    return
+                taken = old.info.key in self._sides or self.live.info.key == old.info.key
+            if not taken:
+                self.store.forget_model(old.info.key)
+
+        self._later(finish)
+
+    def _later(self, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except IndexerError as error:
+                log.warning("%s", error.title)
+
+        thread = threading.Thread(target=run, name="model-change", daemon=True)
+        with self._lock:
+            self._leaving = [one for one in self._leaving if one.is_alive()]
+            self._leaving.append(thread)
+        thread.start()
+
+    def paused(self) -> bool:
+        """Whether building has to wait."""
+        return self._settings().paused
+
+    def wake(self) -> None:
+        """Settings changed."""
+        with self._lock:
+            sides = list(self._sides.values())
+        for side in sides:
+            side.wake()
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def searcher(self, reference: str = "") -> Searcher:
+        """The searcher of the active model, or of one that is kept or built.
+
+        Raises:
+            IndexerError: There is no index of that model.
+            FatalError: There is no active model yet.
+        """
+        live = self.live
+        if not reference or _called(live.choice, live.info, reference):
+            return live.searcher
+        with self._lock:
+            side = next((side for side in self._sides.values() if side.is_called(reference)), None)
+        if side is None:
+            raise IndexerError(
+                "No index of that model",
+                f"{reference} is neither used nor kept. Build it with `dragoman models use --keep`.",
+            )
+        return side.opened().searcher
+
+    @property
+    def switch(self) -> api.SwitchStatus | None:
+        """What is being built, if anything."""
+        with self._lock:
+            sides = [side for side in self._sides.values() if side.role in {"building", "active"}]
+        return sides[0].status() if sides else None
+
+    def states(self) -> dict[str, tuple[str, int, int, int]]:
+        """Of models with an index, by reference: role, texts with a vector, bytes of these, dimensions."""
+        found: dict[str, tuple[str, int, int, int]] = {}
+        for model in self.store.models():
+            if model.role:
+                vectors, _, size = self.store.model_counts(model.key)
+                found[model.reference or BUNDLED] = (model.role, vectors, size, model.dim)
+        return found
+
+    def in_use(self, reference: str) -> bool:
+        """Whether a model is active, built or kept."""
+        choice = self.choice_of(reference)
+        return any(m.role and m.reference == choice.reference for m in self.store.models())
+
+    def close(self) -> None:
+        """End in good order; what was being built goes on at the next start."""
+        with self._lock:
+            self._closed = True
+            sides, self._sides = list(self._sides.values()), {}
+            leaving = list(self._leaving)
+        for side in sides:
+            side.stop()
+        if self._live is not None:
+            self._live.encoder.stop()
+        for thread in leaving:
+            thread.join(timeout=5)
+
+
+class _Side:
+    """A model beside the active one: its encoder, its index, and the thread that embeds what it lacks."""
+
+    def __init__(
+        self,
+        models: Models,
+        choice: ModelChoice,
+        info: EncoderInfo,
+        *,
+        role: str,
+        index: VectorIndex | None = None,
+        encoder: EncoderThread | None = None,
+    ) -> None:
+        self._models = models
+        self.choice, self.info, self.role = choice, info, role
+        self._index = index
+        self._owns_index = index is None
+        self._encoder = encoder
+        self._owns_encoder = encoder is None
+        self._searcher: Searcher | None = None
+        self._lock = threading.RLock()
+        self._used_at = time.monotonic()
+        self._wake = threading.Condition()
+        self._stopping = self._woken = False
+        self._handed_over = False
+        self._state: Any = "loading"
+        self._message = ""
+        self._done = 0
+        self._total = 0
+        self._samples: deque[tuple[float, int]] = deque()
+        self._thread = threading.Thread(target=self._run, name=f"build-{info.key}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once whether there is something to do."""
+        with self._wake:
+            self._woken = True
+            self._wake.notify_all()
+
+    def is_called(self, reference: str) -> bool:
+        """Whether a person's name for a model means this one."""
+        return _called(self.choice, self.info, reference)
+
+    def status(self) -> api.SwitchStatus:
+        """How far it is."""
+        remaining = None
+        samples = list(self._samples)
+        if len(samples) > 1 and samples[-1][1] > samples[0][1]:
+            rate = (samples[-1][1] - samples[0][1]) / max(1e-6, samples[-1][0] - samples[0][0])
+            remaining = max(0.0, (self._total - self._done) / rate)
+        return api.SwitchStatus(
+            reference=self.choice.reference or BUNDLED,
+            dimensions=self.info.dim,
+            done=self._done,
+            total=max(self._total, self._done),
+            remaining_s=remaining,
+            state="paused" if self._state == "building" and self._models.paused() else self._state,
+            message=self._message,
+        )
+
+    def stop(self) -> None:
+        """End after the batch in hand, and close what belongs to this."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        encoder = self._encoder
+        if encoder is not None and self._owns_encoder:
+            encoder.stop()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def opened(self) -> Live:
+        """The model loaded, its index open.
+
+        Raises:
+            IndexerError: It cannot be loaded.
+        """
+        with self._lock:
+            self._used_at = time.monotonic()
+            if self._stopping:
+                raise FatalError("The model was stopped", "It is no longer used.")
+            if self._encoder is None:
+                self._encoder = self._models.encoder_of(self.choice)
+                self._encoder.start()
+                self._searcher = None
+            if self._index is None:
+                space = self._models.space_for(self._encoder, self.info)
+                model = ModelKey(key=self.info.key, dim=self.info.dim)
+                self._index = self._models.store.open_index(model, space)
+            if self._searcher is None:
+                self._searcher = self._models.open_searcher(self._encoder, self._index)
+            return Live(self.choice, self.info, self._encoder, self._index, self._searcher)
+
+    # --- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE_S
+        try:
+            while not self._stopping:
+                try:
+                    if self._round():
+                        return
+                    pause = _FIRST_PAUSE_S
+                except Exception as error:  # noqa: BLE001  told and tried again, whatever it was
+                    if self._stopping:
+                        return
+                    self._trouble(error)
+                    self._rest(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_S)
+        finally:
+            self._close()
+
+    def _trouble(self, error: Exception) -> None:
+        if isinstance(error, IndexerError):
+            log.warning("%s: %s", self.info.name, error.title)
+            self._message = str(error)
+        else:
+            log.exception("Building the index of %s failed", self.info.name)
+            self._message = f"{type(error).__name__}. This is a fault in Dragoman; its log says more."
+        self._state = "waiting"
+        self._samples.clear()
+        encoder = self._encoder
+        if encoder is not None and self._owns_encoder and encoder.status.state == "failed":
+            with self._lock:  # loaded anew at the next try
+                encoder.stop()
+                self._encoder = self._searcher = None
+
+    def _round(self) -> bool:
+        """Embed everything that is lacking; True when there is nothing left to do for good."""
+        if self.role == "kept" and not self._lacks():
+            self._unload()
+            self._rest(KEEP_S)
+            return False
+        live = self.opened()
+        self._count(live)
+        after = 0
+        while not self._stopping:
+            if self._models.paused():
+                self._samples.clear()
+                self._rest(KEEP_S)
+                continue
+            self._state, self._message = "building", ""
+            texts = live.index.ledger.pending(after, BATCH_TEXTS)
+            if texts:
+                after = texts[-1].id
+                self._embed(live, texts)
+            elif after:
+                after = 0  # texts may have come under the ids of others that went
+            elif self.role == "kept":
+                return False
+            elif self._models.completed(self, live):
+                self._handed_over = True
+                return True
+        return True
+
+    def _lacks(self) -> bool:
+        store = self._models.store
+        return bool(store.model_counts(self.info.key)[1])
+
+    def _count(self, live: Live) -> None:
+        have, lack, _ = live.index.ledger.counts()
+        self._done, self._total = have, have + lack
+        self._samples.clear()
+        self._samples.append((time.monotonic(), self._done))
+
+    def _embed(self, live: Live, texts: list[PendingText]) -> None:
+        future = live.encoder.passages([text.text for text in texts])
+        vectors = self._await(future)
+        if vectors is None:
+            return
+        usable = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
+        good = [texts[at] for at in np.flatnonzero(usable)]
+        self._done += live.index.ledger.fill(good, vectors[usable])
+        self._total = max(self._total, self._done)
+        now = time.monotonic()
+        self._samples.append((now, self._done))
+        while self._samples[0][0] < now - _RATE_WINDOW_S:
+            self._samples.popleft()
+        if len(good) < len(texts):
+            raise IndexerError(
+                "The model gives no usable vector",
+                f"{len(texts) - len(good)} texts got none. Another precision in the settings may help.",
+            )
+
+    def _await(self, future: Future[Vectors]) -> Vectors | None:
+        while not self._stopping:
+            try:
+                return future.result(timeout=0.5)
+            except TimeoutError:
+                if future.done():
+                    raise
+        future.cancel()
+        return None
+
+    def _rest(self, seconds: float) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._woken, seconds)
+            self._woken = False
+
+    def _unload(self) -> None:
+        with self._lock:
+            if self._encoder is not None and time.monotonic() - self._used_at > UNLOAD_S:
+                self._encoder.finish()
+                self._encoder = self._searcher = None
+
+    def _close(self) -> None:
+        with self._lock:
+            self._stopping = True
+            if self._handed_over:
+                return
+            if self._owns_encoder and self._encoder is not None:
+                self._encoder.stop()
+            if self._owns_index and self._index is not None:
+                if self._searcher is not None:
+                    self._searcher.wait_idle(_GRACE_S)
+                self._models.store.close_index(self._index)
+
+
+def _called(choice: ModelChoice, info: EncoderInfo, reference: str) -> bool:
+    return reference in {choice.reference or BUNDLED, info.name, info.key}
