@@ -7,9 +7,10 @@ import os
 from indexer.embed import Encoder, EncoderInfo, ModelChoice
 from indexer.embed.bundled import NAME, bundled_folder
 from indexer.errors import FatalError
-from indexer.settings import Settings
+from indexer.settings import EmbeddingServer, Settings
 
 _BUNDLED = ModelChoice()
+_SERVER = "server:"
 
 
 def load_encoder(settings: Settings, choice: ModelChoice = _BUNDLED) -> Encoder:
@@ -25,6 +26,10 @@ def load_encoder(settings: Settings, choice: ModelChoice = _BUNDLED) -> Encoder:
         from indexer.embed.transformer import TransformerEncoder
 
         return TransformerEncoder(bundled_folder(), settings.device, settings.encoder_threads)
+    if choice.reference.startswith(_SERVER):
+        from indexer.embed.server import ServerEncoder
+
+        return ServerEncoder(_server(settings, choice), choice, settings)
     raise _unknown(choice)
 
 
@@ -39,6 +44,10 @@ def info_of(settings: Settings, choice: ModelChoice = _BUNDLED) -> EncoderInfo:
     """
     if choice.reference in {"", NAME} and not choice.dimensions:
         return bundled_folder().info
+    if choice.reference.startswith(_SERVER):
+        from indexer.embed.server import server_info
+
+        return server_info(_server(settings, choice), choice, settings)
     raise _unknown(choice)
 
 
@@ -49,6 +58,19 @@ def bundled_info() -> EncoderInfo:
         FatalError: It is not there or cannot be prepared.
     """
     return bundled_folder().info
+
+
+def _server(settings: Settings, choice: ModelChoice) -> EmbeddingServer:
+    """The server that is meant.
+
+    Raises:
+        FatalError: There is none of that name in the settings.
+    """
+    name = choice.reference.removeprefix(_SERVER)
+    for server in settings.servers:
+        if server.name == name:
+            return server
+    raise FatalError("There is no such server", f"No embedding server in the settings is called {name}.")
 
 
 def _unknown(choice: ModelChoice) -> FatalError:
