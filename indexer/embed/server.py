@@ -116,7 +116,7 @@ def server_info(server: EmbeddingServer, choice: ModelChoice, settings: Settings
 
 
 class ServerEncoder:
-    """Embeds with a server. Methods may be called from any thread; `close` ends them all.
+    """Embeds with a server. Methods may be called from any thread; `abort` ends them all.
 
     Requests run on an event loop in a thread of its own, as many at once as the server's settings say, so
     that waiting for a server can be broken off at any moment.
@@ -158,7 +158,7 @@ class ServerEncoder:
         """As `Encoder.encode_passages`."""
         return self._encode(texts, self._passage_prefix, "passage")
 
-    def close(self) -> None:
+    def abort(self) -> None:
         """Break off what is under way (it raises IndexerError) and let go of all. May be called twice."""
         self._line.close()
 

@@ -45,6 +45,14 @@ class CountsTokens(Protocol):
         """Tokens of each text as it is embedded: truncated, prefix and special tokens included."""
 
 
+@runtime_checkable
+class Aborts(Protocol):
+    """An encoder that waits for others (a server), so that a stop must be able to break it off."""
+
+    def abort(self) -> None:
+        """From any thread: end what is under way with IndexerError, and let go of everything."""
+
+
 @dataclass(eq=False)
 class _Job:
     """Texts of one future; `order` and `costs` are set when the thread takes the job up."""
@@ -97,6 +105,7 @@ class EncoderThread:
         self._lanes: dict[_Lane, deque[_Job]] = {"query": deque(), "urgent": deque(), "passage": deque()}
         self._status = EncoderStatus(model="", state="loading")
         self._failure: FatalError | None = None
+        self._aborts: Aborts | None = None
         self._stopping = self._finishing = False
         self._urgent_in_a_row = 0
         self._tokens_per_s = 0.0
@@ -115,6 +124,9 @@ class EncoderThread:
             if self._failure is None:
                 self._failure = FatalError("The language model was stopped", "The service is ending.")
             self._wake.notify_all()
+            aborts = self._aborts
+        if aborts is not None:
+            aborts.abort()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._fail_waiting()
@@ -188,6 +200,17 @@ class EncoderThread:
         except Exception as error:  # noqa: BLE001  whatever it was, it is told to everyone who waits
             self._set_failed(error)
             return
+        if not isinstance(encoder, Aborts):
+            self._serve(encoder)
+            return
+        with self._wake:
+            self._aborts = encoder
+        try:
+            self._serve(encoder)
+        finally:
+            encoder.abort()
+
+    def _serve(self, encoder: Encoder) -> None:
         info = encoder.info
         self._status = EncoderStatus(
             model=info.name, state="ready", device=encoder.device, dimensions=info.dim
