@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -37,14 +38,42 @@ _ATTEMPTS = 5
 _Stat = tuple[int, int, int, int]
 
 
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done to the pooled vector, in the order of `Model.layers`.
+
+    Attributes:
+        kind: ``dense`` (a linear map and an activation), ``layernorm`` or ``normalize`` (to unit length).
+        path: Folder of its weights inside the model's folder; they are in ``model.safetensors``.
+        activation: Name of a class of torch.nn, such as ``Tanh``.
+        residual: Whether its input is added to its output.
+    """
+
+    kind: Literal["dense", "layernorm", "normalize"]
+    path: str = ""
+    activation: str = "Identity"
+    residual: bool = False
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is and how it wants its texts.
 
     Attributes:
         key: Names the vector space and the folder; see `EncoderInfo.key`.
+        dim: Length of its vectors: of what the last layer gives, so much is used.
         max_length: Longest input in tokens, prefix and special tokens included.
         max_passage: Longest passage in tokens, without them.
-        pooling: How token vectors become one vector.
+        query_prefix: Put in front of every query, where there is no `instruction`.
+        pooling: How token vectors become one vector, in sentence-transformers' words; several joined by ``+``
+            are concatenated.
+        include_prompt: Whether the tokens of the prefix are pooled, too.
+        layers: What follows the pooling.
+        instruction: Put in front of a query, with ``{}`` where the task is described; empty for none.
+        tasks: The model's own words for a task, by `indexer.api.Task`.
+        transformer: Folder of the transformer inside the model's folder; empty for itself.
+        lowercase: Whether texts are turned to lower case.
+        append: A special token at the end that the tokenizer does not put there itself.
+        choices: Shorter lengths of vectors that it was trained for, the longest first.
+        full_dim: Length of the vectors that the model itself gives; 0 for `dim`.
     """
 
     key: str
@@ -55,6 +84,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     query_prefix: str
     passage_prefix: str
     pooling: str = "mean"
+    include_prompt: bool = True
+    layers: tuple[Layer, ...] = ()
+    instruction: str = ""
+    tasks: dict[str, str] = {}
+    transformer: str = ""
+    lowercase: bool = False
+    append: str = ""
+    choices: tuple[int, ...] = ()
+    full_dim: int = 0
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +112,16 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     model: Model
 
     @property
+    def transformer(self) -> Path:
+        """The folder of the transformer's configuration and weights."""
+        return self.path / self.model.transformer
+
+    @property
+    def tokenizer(self) -> Path:
+        """The model's own ``tokenizer.json``."""
+        return self.transformer / TOKENIZER
+
+    @property
     def info(self) -> EncoderInfo:
         """What the rest of the program must know of the model."""
         model = self.model
@@ -82,7 +130,7 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
             name=model.name,
             dim=model.dim,
             max_tokens=model.max_passage,
-            tokenizer=self.path / TOKENIZER,
+            tokenizer=self.tokenizer,
         )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from indexer.embed import Encoder, EncoderInfo, ModelChoice
 from indexer.embed.bundled import NAME, bundled_folder
+from indexer.embed.folder import ModelFolder
+from indexer.embed.sentence import opened
 from indexer.errors import FatalError
 from indexer.settings import EmbeddingServer, Settings
 
@@ -20,16 +23,13 @@ def load_encoder(settings: Settings, choice: ModelChoice = _BUNDLED) -> Encoder:
         FatalError: It cannot be loaded; the message says what to do.
     """
     if choice.reference in {"", NAME} and not choice.dimensions:
-        # Torch's threads wait for one another in a busy loop, which starves everybody once another program
-        # wants a core. Read when libgomp is loaded, so it has to be said before torch is imported.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-        from indexer.embed.transformer import TransformerEncoder
-
-        return TransformerEncoder(bundled_folder(), settings.device, settings.encoder_threads)
+        return _load_folder(settings, bundled_folder())
     if choice.reference.startswith(_SERVER):
         from indexer.embed.server import ServerEncoder
 
         return ServerEncoder(_server(settings, choice), choice, settings)
+    if (path := _path(choice)) is not None:
+        return _load_folder(settings, opened(path, choice, settings))
     raise _unknown(choice)
 
 
@@ -48,6 +48,8 @@ def info_of(settings: Settings, choice: ModelChoice = _BUNDLED) -> EncoderInfo:
         from indexer.embed.server import server_info
 
         return server_info(_server(settings, choice), choice, settings)
+    if (path := _path(choice)) is not None:
+        return opened(path, choice, settings).info
     raise _unknown(choice)
 
 
@@ -58,6 +60,27 @@ def bundled_info() -> EncoderInfo:
         FatalError: It is not there or cannot be prepared.
     """
     return bundled_folder().info
+
+
+def _load_folder(settings: Settings, folder: ModelFolder) -> Encoder:
+    # Torch's threads wait for one another in a busy loop, which starves everybody once another program
+    # wants a core. Read when libgomp is loaded, so it has to be said before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from indexer.embed.transformer import TransformerEncoder
+
+    return TransformerEncoder(
+        folder,
+        settings.device,
+        settings.encoder_threads,
+        precision=settings.precision,
+        instructions=settings.instructions,
+    )
+
+
+def _path(choice: ModelChoice) -> Path | None:
+    """The folder or file that is meant, None where the reference is no full path."""
+    path = Path(choice.reference)
+    return path if path.is_absolute() else None
 
 
 def _server(settings: Settings, choice: ModelChoice) -> EmbeddingServer:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from indexer.api import Task
 from indexer.embed import EncoderInfo, Vectors
-from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS, ModelFolder
+from indexer.embed.folder import CONFIG, WEIGHTS, Layer, ModelFolder
+from indexer.embed.sentence import harmless
 from indexer.embed.tokens import clean, open_tokenizer
-from indexer.errors import FatalError
+from indexer.errors import FatalError, IndexerError
+from indexer.settings import Instructions
 
 if TYPE_CHECKING:
     import torch
+
+_NO_INSTRUCTIONS = Instructions()
+_log = logging.getLogger(__name__)
 
 # A token is at least a character, but white space and dropped characters are none: this much of a
 # text is tokenized to fill `max_length`, so that a text of any length costs about the same.
@@ -25,36 +35,84 @@ _CHARACTERS_A_TOKEN = 40
 # products are large enough) and leaves the caches; a GPU wants much more.
 _BUDGET_CPU = 2_048
 _BUDGET_GPU = 32_768
+# Where memory is short, batches are halved down to this.
+_SMALLEST_BUDGET = 256
+# Of a passage longer than the model takes, so many windows and tokens are embedded; the rest is not.
+_WINDOWS = 32
+_TOKENS_IN_WINDOWS = 65_536
+# A piece of a text may have a few tokens more on its own than it had in the text.
+_SLACK = 8
+# In these no token sees what follows it. Padded behind the text, they need no mask, which is faster.
+_CAUSAL = {"qwen3", "qwen2", "mistral", "llama"}
+# Their activations leave the range of float16 (https://huggingface.co/google/embeddinggemma-300m).
+_NOT_IN_FLOAT16 = {"gemma3_text", "gemma3", "gemma2", "t5", "mt5", "umt5"}
+_ENCODERS_OF = {"t5", "mt5", "umt5"}
+
+Loader = Callable[["torch.dtype"], Any]
 
 
 class TransformerEncoder:
-    """A BERT-like encoder with mean pooling. One thread owns it."""
+    """A transformer, what pools its token vectors and the layers behind. One thread owns it."""
 
-    def __init__(self, folder: ModelFolder, device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: ModelFolder,
+        device: str = "auto",
+        threads: int = 0,
+        *,
+        precision: str = "auto",
+        instructions: Instructions = _NO_INSTRUCTIONS,
+        load: Loader | None = None,
+    ) -> None:
         """Load the model; importing torch and transformers takes most of the time.
 
         Args:
             folder: The model, checked.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             threads: CPU threads, 0 for torch's own choice.
+            precision: See `Settings.precision`. What follows the transformer is always float32.
+            instructions: What the person wants an instruction-aware model to be told.
+            load: Makes the transformer, in inference mode; None for the one in the folder.
 
         Raises:
             FatalError: The model cannot be loaded, or the device is not there.
         """
         self._folder = folder
+        self._spec = folder.model
+        self._instructions = instructions
         stay_offline()
         import torch
 
         if threads > 0:
             torch.set_num_threads(threads)
         self._device = choose_device(device)
-        self._tokenizer = open_tokenizer(folder.path / TOKENIZER)
-        self._tokenizer.enable_truncation(folder.model.max_length)
-        self._model = _load_model(folder.path).to(self._device)
-        self._pad = int(self._model.config.pad_token_id or 0)
+        self._tokenizer = open_tokenizer(folder.tokenizer)
+        self._prepare_tokenizer()
+        dtype = choose_dtype(self._device, precision)
+        model = (load or partial(load_transformer, folder))(dtype)
+        if dtype is torch.float16 and model.config.model_type in _NOT_IN_FLOAT16:
+            model = model.float()
+        try:
+            self._model = model.to(self._device)
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise FatalError(*_too_little_memory(str(self._device))) from error
+            raise
+        self._layers = load_layers(folder, self._device)
+        config = self._model.config
+        self._pad = int(getattr(config, "pad_token_id", None) or 0)
+        bidirectional = getattr(config, "use_bidirectional_attention", False) or not getattr(
+            config, "is_causal", True
+        )
+        self._causal = config.model_type in _CAUSAL and not bidirectional
         self._budget = _BUDGET_CPU if self._device.type == "cpu" else _BUDGET_GPU
         # The first pass sets up kernels and reads the weights from the disk: nobody should wait for it.
-        self._encode("", ["."])
+        try:
+            self._embed(self._queries("", ["."]))
+        except IndexerError as error:
+            raise FatalError(error.title, error.message) from error
+        except Exception as error:  # a stranger's model may want other inputs, or give other outputs
+            raise _cannot_load(folder.path, error) from error
 
     @property
     def info(self) -> EncoderInfo:
@@ -66,6 +124,11 @@ class TransformerEncoder:
         """Where it runs: ``cpu``, ``cuda:0``, ``mps``."""
         return str(self._device)
 
+    @property
+    def precision(self) -> str:
+        """What it computes in, such as ``bfloat16``."""
+        return str(self._model.dtype).removeprefix("torch.")
+
     def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         """Embed queries.
 
@@ -75,53 +138,246 @@ class TransformerEncoder:
 
         Returns:
             Float32 (len(texts), dim), rows of unit length, in the order of `texts`.
+
+        Raises:
+            IndexerError: The device has too little memory, or the model gives no numbers.
         """
-        return self._encode(self._folder.model.query_prefix, texts)
+        return self._embed(self._queries(self.query_prefix(task), texts))
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages; as `encode_queries`."""
-        return self._encode(self._folder.model.passage_prefix, texts)
+        """Embed passages.
+
+        Args:
+            texts: Any strings. One that is longer than the model takes gets the mean of its windows'
+                vectors, of which there are at most 32.
+
+        Returns:
+            As `encode_queries`.
+
+        Raises:
+            IndexerError: As `encode_queries`.
+        """
+        found = [self._windows(text, ids) for text, ids in self._passages(texts)]
+        vectors = self._embed([window for windows in found for window in windows])
+        if len(vectors) == len(texts):
+            return vectors
+        first = np.cumsum([0, *map(len, found)])[:-1]
+        sums = np.add.reduceat(vectors, first, axis=0, dtype=np.float32)
+        means: Vectors = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        return means
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as it is embedded: truncated, prefix and special tokens included."""
-        return [len(ids) for ids in self._tokenize(self._folder.model.passage_prefix, texts)]
+        """Tokens of each text as a passage, prefix and special tokens included, of all its windows."""
+        return [sum(map(len, self._windows(text, ids))) for text, ids in self._passages(texts)]
 
-    def _encode(self, prefix: str, texts: Sequence[str]) -> Vectors:
-        import torch
+    def query_prefix(self, task: Task = "notes") -> str:
+        """What is put in front of a query of this kind."""
+        spec = self._spec
+        if not spec.instruction:
+            return spec.query_prefix
+        own = {
+            "notes": self._instructions.notes,
+            "code": self._instructions.code,
+            "question": self._instructions.question,
+        }
+        words = " ".join(own[task].split()) or spec.tasks.get(task, "")
+        return spec.instruction.replace("{}", words, 1)
 
-        model = self._folder.model
-        out = np.empty((len(texts), model.dim), np.float32)
-        if not texts:
-            return out
-        tokens = self._tokenize(prefix, texts)
-        with torch.inference_mode():
-            for batch in batches([len(ids) for ids in tokens], self._budget):
-                out[batch] = self._forward([tokens[at] for at in batch]).cpu().numpy()
-        return out
+    # --- texts to tokens ------------------------------------------------------------------------------
+
+    def _prepare_tokenizer(self) -> None:
+        from tokenizers import normalizers
+
+        spec, tokenizer = self._spec, self._tokenizer
+        if spec.lowercase:
+            before = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
+        # A file may contain what looks like a special token, and must not end its own passage with it.
+        prefixes = spec.query_prefix + spec.instruction + spec.passage_prefix
+        special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+        tokenizer.encode_special_tokens = not any(token in prefixes for token in special)
+        end = tokenizer.token_to_id(spec.append) if spec.append else None
+        self._end = [] if end is None else [end]
+        self._special = tokenizer.num_special_tokens_to_add(False) + len(self._end)
+        self._unpooled: dict[str, int] = {}
 
     def _tokenize(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with prefix and special tokens, at most `max_length`."""
-        cut = self._folder.model.max_length * _CHARACTERS_A_TOKEN
-        # White space in front stands for no token, but could fill all of the cut.
-        inputs = [prefix + clean(text[:cut] if text[:1].strip() else text.lstrip()[:cut]) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(inputs)]
+        """Token ids of each text with prefix and special tokens."""
+        inputs = [prefix + text for text in texts]
+        found = [encoding.ids + self._end for encoding in self._tokenizer.encode_batch_fast(inputs)]
+        # Where nothing stands for an empty text, padding does.
+        return [ids or [self._pad] for ids in found]
 
-    def _forward(self, tokens: list[list[int]]) -> torch.Tensor:
+    def _shortened(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
+        """As `_tokenize`, at most `max_length`: of a longer text the end is left away."""
+        self._tokenizer.enable_truncation(max(1, self._spec.max_length - len(self._end)))
+        try:
+            return self._tokenize(prefix, texts)
+        finally:
+            self._tokenizer.no_truncation()
+
+    def _queries(self, prefix: str, texts: Sequence[str]) -> list[_Input]:
+        cut = self._spec.max_length
+        found = self._shortened(prefix, [_beginning(text, cut) for text in texts])
+        unpooled = self._prompt_tokens(prefix)
+        return [_Input(ids, unpooled) for ids in found]
+
+    def _passages(self, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
+        """Each text, cut to what is embedded of it, and its tokens, however many."""
+        cut = self._spec.max_length * self._most_windows()
+        texts = [_beginning(text, cut) for text in texts]
+        return list(zip(texts, self._tokenize(self._spec.passage_prefix, texts), strict=True))
+
+    def _most_windows(self) -> int:
+        return max(1, min(_WINDOWS, _TOKENS_IN_WINDOWS // self._spec.max_length))
+
+    def _windows(self, text: str, ids: list[int]) -> list[_Input]:
+        """The text as one input or, where it has too many tokens, as several of about the same length."""
+        spec, prefix = self._spec, self._spec.passage_prefix
+        unpooled = self._prompt_tokens(prefix)
+        if len(ids) <= spec.max_length:
+            return [_Input(ids, unpooled)]
+        room = max(1, spec.max_passage - min(_SLACK, spec.max_passage // 4))
+        ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        ends = ends[: room * self._most_windows()]
+        count = max(1, -(-len(ends) // room))
+        if count == 1:
+            return [_Input(ids, unpooled) for ids in self._shortened(prefix, [text])]
+        cuts = [0, *(ends[len(ends) * at // count - 1] for at in range(1, count + 1))]
+        pieces = [text[first:last] for first, last in pairwise(cuts)]
+        found = self._shortened(prefix, [piece for piece in pieces if piece.strip()] or pieces[:1])
+        return [_Input(ids, unpooled) for ids in found]
+
+    def _prompt_tokens(self, prefix: str) -> int:
+        """Tokens at the beginning that are not pooled."""
+        if self._spec.include_prompt or not prefix:
+            return 0
+        if prefix not in self._unpooled:
+            encoding = self._tokenizer.encode(prefix)
+            self._unpooled[prefix] = len(encoding) - (encoding.special_tokens_mask[-1:] == [1])
+        return self._unpooled[prefix]
+
+    # --- tokens to vectors ----------------------------------------------------------------------------
+
+    def _embed(self, inputs: list[_Input]) -> Vectors:
         import torch
 
-        width = max(map(len, tokens))
-        padded = np.full((len(tokens), width), self._pad, np.int64)
-        mask = np.zeros((len(tokens), width), np.int64)
-        for row, ids in enumerate(tokens):
-            padded[row, : len(ids)] = ids
-            mask[row, : len(ids)] = 1
-        inputs = torch.from_numpy(padded).to(self._device)
-        attention = torch.from_numpy(mask).to(self._device)
-        hidden = self._model(input_ids=inputs, attention_mask=attention).last_hidden_state
-        weight = attention.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * weight).sum(1) / weight.sum(1)
-        unit: torch.Tensor = torch.nn.functional.normalize(mean.float(), dim=1)
-        return unit
+        out = np.empty((len(inputs), self._spec.dim), np.float32)
+        with torch.inference_mode():
+            for batch in batches([len(one) for one in inputs], self._budget):
+                out[batch] = self._within_memory([inputs[at] for at in batch])
+        if not np.isfinite(out).all():
+            raise IndexerError(
+                "The model gives no numbers",
+                f"{self._spec.name} in {self.precision}: choose the precision float32, or install it again.",
+            )
+        return out
+
+    def _within_memory(self, inputs: list[_Input]) -> Vectors:
+        """Vectors of a batch, in halves where the device has no room for the whole."""
+        try:
+            return self._forward(inputs)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(inputs) == 1:
+                raise IndexerError(*_too_little_memory(self.device)) from error
+        # Outside of the handler, where the failed pass is no longer held by the exception.
+        self._free_cache()
+        half = len(inputs) // 2
+        self._budget = max(_SMALLEST_BUDGET, min(self._budget, len(inputs) * max(map(len, inputs))) // 2)
+        _log.info("%s is short of memory: batches of %d tokens from now on", self.device, self._budget)
+        return np.concatenate([self._within_memory(inputs[:half]), self._within_memory(inputs[half:])])
+
+    def _forward(self, inputs: list[_Input]) -> Vectors:
+        import torch
+
+        lengths = np.array([len(one) for one in inputs])
+        # On the right, so that positions, however a model numbers them, are those of the text alone.
+        padded = np.full((len(inputs), lengths.max()), self._pad, np.int64)
+        for row, one in enumerate(inputs):
+            padded[row, : len(one)] = one.ids
+        ids = torch.from_numpy(padded).to(self._device)
+        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None]).to(self._device)
+        seen = None if self._causal or lengths.min() == lengths.max() else mask.long()
+        hidden = self._model(input_ids=ids, attention_mask=seen).last_hidden_state
+        unpooled = torch.tensor([one.unpooled for one in inputs], device=self._device)
+        vectors = pooled(hidden, mask, self._spec.pooling, unpooled)
+        for layer in self._layers:
+            vectors = layer(vectors)
+        unit = torch.nn.functional.normalize(vectors[:, : self._spec.dim], dim=1)
+        rows: Vectors = unit.cpu().numpy()
+        return rows
+
+    def _free_cache(self) -> None:
+        import torch
+
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self._device.type == "mps":
+            torch.mps.empty_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """Tokens of a text, and how many at its beginning are not pooled."""
+
+    ids: list[int]
+    unpooled: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def pooled(
+    hidden: torch.Tensor, mask: torch.Tensor, pooling: str, unpooled: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Make one vector of the vectors of a text's tokens.
+
+    Args:
+        hidden: (n, width, dim), of any floating type.
+        mask: (n, width), not 0 where there is a token of the text; padding may be on either side.
+        pooling: See `Model.pooling`.
+        unpooled: Int (n,), tokens at the beginning of each text that are left out; None for none.
+
+    Returns:
+        Float32 (n, dim times the number of poolings). ``weightedmean`` weighs tokens by position, as
+        Muennighoff, "SGPT: GPT Sentence Embeddings for Semantic Search", 2022.
+    """
+    import torch
+
+    mask = mask.bool()
+    position = mask.cumsum(1)  # of each token in its text, from 1
+    if unpooled is not None:
+        # Where nothing is left the whole is pooled, for there is nothing else.
+        rest = mask & (position > unpooled[:, None])
+        mask = torch.where(rest.any(1, keepdim=True), rest, mask)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    order = torch.arange(mask.shape[1], device=mask.device)
+    vectors = []
+    for mode in pooling.split("+"):
+        if mode == "cls":
+            vectors.append(hidden[rows, mask.int().argmax(1)].float())
+        elif mode == "lasttoken":
+            vectors.append(hidden[rows, torch.where(mask, order, -1).argmax(1)].float())
+        elif mode == "max":
+            vectors.append(hidden.masked_fill(~mask[..., None], float("-inf")).amax(1).float())
+        else:
+            weight = (mask * position if mode == "weightedmean" else mask).float()[..., None]
+            total = weight.sum(1).clamp(min=1e-9)
+            # Padding is put to zero rather than multiplied with it: it may be infinite.
+            kept = hidden.float().masked_fill(~mask[..., None], 0)
+            vectors.append(
+                (kept * weight).sum(1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
+            )
+    return torch.cat(vectors, dim=1)
+
+
+def _beginning(text: str, tokens: int) -> str:
+    """Of an endless text as much as could fill so many tokens."""
+    cut = tokens * _CHARACTERS_A_TOKEN
+    # White space in front stands for no token, but could fill all of the cut.
+    return clean(text[:cut] if text[:1].strip() else text.lstrip()[:cut])
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -175,7 +431,150 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def _load_model(path: Path) -> Any:
+def choose_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The torch type that a setting means on a device.
+
+    Raises:
+        FatalError: There is no such precision.
+    """
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision in known:
+        return known[precision]
+    if precision != "auto":
+        raise FatalError(
+            "The precision is not known",
+            f"{precision!r} is none. Choose auto, float32, bfloat16 or float16.",
+        )
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
+def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
+    """The transformer of a folder, in inference mode.
+
+    Raises:
+        FatalError: It cannot be built, or some of its weights are missing: transformers would make those up
+            at random.
+    """
+    path = folder.transformer
+    try:
+        config: dict[str, Any] = msgspec.json.decode((path / CONFIG).read_bytes())
+        if _is_plain_bert(config, path):
+            return _load_mapped_bert(path, config).to(dtype)
+        from transformers import CONFIG_MAPPING
+
+        kind = str(config["model_type"])
+        if kind not in CONFIG_MAPPING:
+            raise FatalError(  # noqa: TRY301
+                "The model cannot be used",
+                f"{path}: it is a {kind}, which this version of transformers does not know.",
+            )
+        return from_pretrained(str(path), CONFIG_MAPPING[kind].from_dict(harmless(config)), dtype)
+    except FatalError:
+        raise
+    except Exception as error:  # three libraries' ways to say that the files do not fit
+        raise _cannot_load(path, error) from error
+
+
+def from_pretrained(place: str, config: Any, dtype: torch.dtype, **more: Any) -> Any:
+    """What transformers loads from a local place, in inference mode, with every weight from there.
+
+    Raises:
+        FatalError: Weights are missing.
+        Exception: Whatever transformers raises.
+    """
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.utils import logging as transformers_logging
+
+    hush: Callable[[], None] = transformers_logging.disable_progress_bar
+    hush()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    auto: Any = AutoModelForTextEncoding if config.model_type in _ENCODERS_OF else AutoModel
+    for attention in ("sdpa", "eager"):
+        try:
+            model, report = auto.from_pretrained(
+                place,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                **({"use_safetensors": True} | more),
+            )
+        except ValueError as error:
+            if attention == "sdpa" and "attention" in str(error):
+                continue  # not every architecture has it
+            raise
+        break
+    # BERT's kin are published with and without a pooler, which is not used here.
+    missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
+    if missing or report["mismatched_keys"]:
+        names = ", ".join(map(str, missing[:3] or sorted(report["mismatched_keys"])[:3]))
+        raise FatalError(
+            "The model cannot be loaded",
+            f"{place}: weights are missing or do not fit ({names}). Download it again.",
+        )
+    return model.eval()
+
+
+def load_layers(folder: ModelFolder, device: torch.device) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """What follows the pooling: functions of float32 (n, dim).
+
+    Raises:
+        FatalError: Their weights cannot be loaded.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    def layer_of(layer: Layer) -> Callable[[torch.Tensor], torch.Tensor]:
+        functional = torch.nn.functional
+        if layer.kind == "normalize":
+            return functional.normalize
+        loaded = load_file(folder.path / layer.path / WEIGHTS)
+        weights = {name: tensor.to(device, torch.float32) for name, tensor in loaded.items()}
+        if layer.kind == "layernorm":
+            weight, bias = weights["norm.weight"], weights["norm.bias"]
+            return lambda rows: functional.layer_norm(rows, weight.shape, weight, bias)
+        linear, added = weights["linear.weight"], weights.get("linear.bias")
+        around = weights.get("residual.weight")
+        activation = getattr(torch.nn, layer.activation)()
+
+        def dense(rows: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = activation(functional.linear(rows, linear, added))
+            if layer.residual:
+                out = out + (rows if around is None else functional.linear(rows, around))
+            return out
+
+        return dense
+
+    layers = []
+    for layer in folder.model.layers:
+        try:
+            layers.append(layer_of(layer))
+        except Exception as error:  # as above
+            raise _cannot_load(folder.path / layer.path, error) from error
+    return layers
+
+
+def _is_plain_bert(config: dict[str, Any], path: Path) -> bool:
+    """Whether the file's tensors are just what BertModel calls its parameters."""
+    if config.get("model_type") != "bert" or not (path / WEIGHTS).is_file():
+        return False
+    from safetensors import safe_open
+
+    with safe_open(path / WEIGHTS, "np") as weights:
+        return "embeddings.word_embeddings.weight" in weights.keys()  # noqa: SIM118  it is no dictionary
+
+
+def _load_mapped_bert(path: Path, config: dict[str, Any]) -> Any:
     """A BertModel in inference mode whose weights are the mapped file itself.
 
     `from_pretrained` would import more and copy; here the parameters are views of the file, so
@@ -186,21 +585,43 @@ def _load_model(path: Path) -> Any:
     from transformers.models.bert.configuration_bert import BertConfig
     from transformers.models.bert.modeling_bert import BertModel
 
-    try:
-        config = BertConfig.from_json_file(str(path / CONFIG))
-        config._attn_implementation = "sdpa"
-        with torch.device("meta"):
-            model: Any = BertModel(config, add_pooling_layer=False)
-        model.load_state_dict(load_file(path / WEIGHTS), strict=True, assign=True)
-        # Not among the weights: what says which position and which type each token has.
-        embeddings = model.embeddings
-        positions = torch.arange(config.max_position_embeddings).unsqueeze(0)
-        embeddings.register_buffer("position_ids", positions, persistent=False)
-        types = torch.zeros_like(positions)
-        embeddings.register_buffer("token_type_ids", types, persistent=False)
-    except Exception as error:  # three libraries' ways to say that the files do not fit
-        raise FatalError(
-            "The language model cannot be loaded",
-            f"{path}: {error}. Remove the folder; it is made again at the next start.",
-        ) from error
+    made = BertConfig.from_dict(harmless(config))
+    made._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        model: Any = BertModel(made, add_pooling_layer=False)
+    weights = load_file(path / WEIGHTS)
+    unused = [name for name in weights if name.startswith("pooler.") or name == "embeddings.position_ids"]
+    for name in unused:
+        del weights[name]
+    model.load_state_dict(weights, strict=True, assign=True)
+    # Not among the weights: what says which position and which type each token has.
+    embeddings = model.embeddings
+    positions = torch.arange(made.max_position_embeddings).unsqueeze(0)
+    embeddings.register_buffer("position_ids", positions, persistent=False)
+    types = torch.zeros_like(positions)
+    embeddings.register_buffer("token_type_ids", types, persistent=False)
     return model.eval()
+
+
+def _cannot_load(place: Path, error: Exception) -> FatalError:
+    return FatalError(
+        "The language model cannot be loaded",
+        f"{place}: {error}. Remove it and install it again; the bundled one is made again at the next start.",
+    )
+
+
+def _too_little_memory(device: str) -> tuple[str, str]:
+    return (
+        "The model needs more memory",
+        f"{device} has too little left. "
+        "Make the longest input shorter, or choose a smaller model or the device cpu.",
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had no memory left; only CUDA has a class of its own for that."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "can't allocate memory")
+    )
