@@ -917,10 +917,11 @@ def _numbers(row: object) -> Vectors:
         return np.frombuffer(base64.b64decode(row, validate=True), "<f4").astype(np.float32)
     if not isinstance(row, list):
         raise TypeError
-    vector = np.array(row, np.float32)
+    vector = np.array(row, np.float64)
     if vector.ndim != 1:
         raise ValueError
-    return vector
+    with np.errstate(over="ignore"):  # what becomes infinite is found with the rest that is
+        return vector.astype(np.float32)
 
 
 def _unit(vectors: Vectors) -> Vectors:
