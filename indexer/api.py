@@ -790,6 +790,7 @@ class Verified(_Message, frozen=True, kw_only=True):
         is_reference: Whether it is the model that the published figures are of.
         tokens_per_s: Measured on the way.
         device: Where.
+        note: What to know when comparing, for people.
     """
 
     id: int
@@ -797,6 +798,7 @@ class Verified(_Message, frozen=True, kw_only=True):
     is_reference: bool
     tokens_per_s: float
     device: str
+    note: str = ""
 
 
 class Embedded(_Message, frozen=True, kw_only=True):
