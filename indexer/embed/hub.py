@@ -27,14 +27,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from indexer import api
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings, cache_dir
 
 _log = logging.getLogger(__name__)
@@ -653,18 +653,11 @@ def _check_gguf(path: Path) -> LocalModel:
 
 
 def _check_folder(path: Path) -> LocalModel:
-    names = {str(PurePosixPath(file.relative_to(path))) for file in path.rglob("*") if file.is_file()}
-    folders: tuple[str, ...] = ("",)
-    if MODULES in names:
-        folders = module_folders(read_json(path / MODULES), str(path))
-    main = folders[0]
-    check_config(read_json(path / main / CONFIG), str(path))
-    size = 0
-    for folder in dict.fromkeys(folders):
-        if not weights_in(names, folder):
-            if folder == main or has_pickles(names, folder):
-                raise no_safetensors(str(path))
-            continue
-        parts = shards(read_json(path / folder / INDEX), str(path)) if folder + INDEX in names else (WEIGHTS,)
-        size += sum((path / folder / part).stat().st_size for part in parts)
-    return LocalModel(path=path, kind="folder", bytes=size)
+    from indexer.embed.sentence import read_folder
+
+    try:
+        read_folder(path)
+    except FatalError as error:  # nothing of ours ends because a folder is no model
+        raise IndexerError(error.title, error.message) from error
+    weights = [file for file in path.rglob("*.safetensors") if file.is_file()]
+    return LocalModel(path=path, kind="folder", bytes=sum(file.stat().st_size for file in weights))

@@ -31,7 +31,7 @@ import msgspec
 
 from indexer.embed import hub
 from indexer.embed.hub import CONFIG, INDEX, MODULES, WEIGHTS, Download, HubFile, Manifest
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -181,6 +181,7 @@ class _Work:
                 files={file.path: HubFile(size=file.size, sha256=self._sha256(file)) for file in files},
             )
             self._publish(files, manifest)
+            self._try_out()
         shutil.rmtree(self._partial, ignore_errors=True)
 
     # --- what there is ------------------------------------------------------------------------
@@ -425,6 +426,16 @@ class _Work:
         finally:
             for old in parent.glob(f".{name}.*.new"):
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _try_out(self) -> None:
+        """Read the model as it will be read when it is used; what cannot be used does not stay."""
+        from indexer.embed.sentence import read_folder
+
+        try:
+            read_folder(self._path, name=self._reference)
+        except FatalError as error:
+            hub.remove(self._reference)
+            raise IndexerError(error.title, f"{error.message} It was removed again.") from error
 
 
 def _wanted(sibling: RepoSibling, commit: str) -> _Wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from indexer.embed import Encoder, EncoderInfo, ModelChoice
+from indexer.embed import Encoder, EncoderInfo, ModelChoice, hub
 from indexer.embed.bundled import NAME, bundled_folder
 from indexer.embed.folder import ModelFolder
 from indexer.embed.sentence import opened
@@ -30,6 +30,8 @@ def load_encoder(settings: Settings, choice: ModelChoice = _BUNDLED) -> Encoder:
         return ServerEncoder(_server(settings, choice), choice, settings)
     if (path := _path(choice)) is not None:
         return _load_folder(settings, opened(path, choice, settings))
+    if (path := _downloaded(choice)) is not None:
+        return _load_folder(settings, opened(path, choice, settings, name=choice.reference))
     raise _unknown(choice)
 
 
@@ -50,6 +52,8 @@ def info_of(settings: Settings, choice: ModelChoice = _BUNDLED) -> EncoderInfo:
         return server_info(_server(settings, choice), choice, settings)
     if (path := _path(choice)) is not None:
         return opened(path, choice, settings).info
+    if (path := _downloaded(choice)) is not None:
+        return opened(path, choice, settings, name=choice.reference).info
     raise _unknown(choice)
 
 
@@ -83,6 +87,12 @@ def _path(choice: ModelChoice) -> Path | None:
     return path if path.is_absolute() else None
 
 
+def _downloaded(choice: ModelChoice) -> Path | None:
+    """The folder of a model of the Hub, None where it is not installed or the reference names none."""
+    model = hub.installed(choice.reference) if hub.is_hub_reference(choice.reference) else None
+    return None if model is None else model.path
+
+
 def _server(settings: Settings, choice: ModelChoice) -> EmbeddingServer:
     """The server that is meant.
 
@@ -97,6 +107,10 @@ def _server(settings: Settings, choice: ModelChoice) -> EmbeddingServer:
 
 
 def _unknown(choice: ModelChoice) -> FatalError:
+    if hub.is_hub_reference(choice.reference):
+        return FatalError(
+            "The model is not installed", f"Download it: dragoman models install {choice.reference}"
+        )
     return FatalError(
         "There is no such model here",
         f"{choice.reference} is not installed. `dragoman models list` names what is.",
