@@ -29,7 +29,7 @@ from indexer.embed.thread import EncoderThread, WaitingEncoder
 from indexer.errors import FatalError, IndexerError
 from indexer.search import Searcher
 from indexer.settings import Settings
-from indexer.store import ModelKey, PendingText, Store, StoredModel, VectorIndex
+from indexer.store import ModelKey, PendingText, Role, Store, StoredModel, VectorIndex
 
 if TYPE_CHECKING:
     from indexer.embed import Vectors
@@ -46,6 +46,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _RATE_WINDOW_S = 30.0
 # Searches under way when the model changes are finished with the old one.
 _GRACE_S = 60.0
+_SETTLE_S = 0.3
 # Chroma's copy of a vector: float32, and what its graph and its tables take, measured; see docs/SCALING.md.
 _CHROMA_BYTES = 450
 
@@ -89,7 +90,7 @@ class Models:
         self._lock = threading.RLock()
         self._live: Live | None = None
         self._sides: dict[str, _Side] = {}
-        self._leaving: list[threading.Thread] = []
+        self._leaving: list[tuple[str, threading.Thread]] = []
         self._closed = False
 
     # --- the active model --------------------------------------------------------------------
@@ -151,8 +152,7 @@ class Models:
         try:
             space = self.space_for(encoder, info)
             index = self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
-            self.describe(choice, info)
-            self.store.set_role(info.key, "active")
+            self._choose(choice, info, "active")
         except BaseException:
             encoder.stop()
             raise
@@ -167,12 +167,17 @@ class Models:
         """The space of a model; at its first time here it is computed, which takes up to minutes."""
         return space_of(info.key) or install_profile(WaitingEncoder(encoder, info))
 
-    def describe(self, choice: ModelChoice, info: EncoderInfo) -> None:
-        """Note in the catalog how a model was chosen."""
-        self.store.open_model(ModelKey(key=info.key, dim=info.dim))
-        self.store.describe_model(
-            info.key, reference=choice.reference, dimensions=choice.dimensions, name=info.name
+    def _choose(self, choice: ModelChoice, info: EncoderInfo, role: Role, *, keep: bool = False) -> None:
+        chosen = StoredModel(
+            key=info.key,
+            dim=info.dim,
+            reference=choice.reference,
+            dimensions=choice.dimensions,
+            name=info.name,
+            role=role,
+            keep=keep,
         )
+        self.store.choose_model(chosen)
 
     def reload(self) -> None:
         """Load the active model again, as settings of the encoder changed; searches go on meanwhile."""
@@ -224,8 +229,7 @@ class Models:
         with self._lock:
             if self._live is None:
                 # Nothing serves that could serve on: the model takes over at once and is filled afterwards.
-                self.describe(choice, info)
-                self.store.replace_active(info.key)
+                self._choose(choice, info, "active")
                 return
             same = info.key == self._live.info.key
             dropped = [side for side in self._sides.values() if side.role == "building"]
@@ -241,8 +245,7 @@ class Models:
             again.stop()
         if same:
             return
-        self.describe(choice, info)
-        self.store.set_role(info.key, "building", keep=keep)
+        self._choose(choice, info, "building", keep=keep)
         self._begin(_Side(self, choice, info, role="building"))
 
     def cancel(self, reference: str = "") -> None:
@@ -252,20 +255,40 @@ class Models:
             IndexerError: No such index is built or kept.
         """
         with self._lock:
-            for key, side in self._sides.items():
-                wanted = side.role == "building" if not reference else side.is_called(reference)
-                if wanted and side.role != "active":
-                    del self._sides[key]
-                    break
-            else:
-                raise IndexerError("Nothing to cancel", "No index of that model is being built or kept.")
-        self._drop(side)
+            found = [side for side in self._sides.values() if side.role != "active"]
+            side = next(
+                (s for s in found if (s.is_called(reference) if reference else s.role == "building")), None
+            )
+            if side is not None:
+                del self._sides[side.info.key]
+        if side is not None:
+            self._drop(side)
+            return
+        # One that is just being put aside, or that could not be loaded.
+        for model in self.store.models():
+            names = {model.reference or BUNDLED, model.name, model.key}
+            if model.role == "kept" and reference in names:
+                self.store.set_role(model.key, "")
+                self._forget_later(model.key)
+                return
+        raise IndexerError("Nothing to cancel", "No index of that model is being built or kept.")
 
     def _drop(self, side: _Side) -> None:
         """End a side that nobody holds any more. Not under the lock, which its thread may be waiting for."""
         side.stop()
         self.store.set_role(side.info.key, "")
-        self._later(lambda: self.store.forget_model(side.info.key))
+        self._forget_later(side.info.key)
+
+    def _forget_later(self, key: str) -> None:
+        with self._lock:
+            before = [thread for left, thread in self._leaving if left == key]
+
+        def forget() -> None:
+            for thread in before:
+                thread.join()
+            self.store.forget_model(key)
+
+        self._later(key, forget)
 
     # --- building ----------------------------------------------------------------------------
 
@@ -313,6 +336,8 @@ class Models:
         """Let searches under way finish, then close what they used."""
 
         def finish() -> None:
+            # Whoever was given the searcher a moment ago has not begun yet.
+            threading.Event().wait(_SETTLE_S)
             old.searcher.wait_idle(_GRACE_S)
             old.encoder.finish()
             if how is None:
@@ -321,16 +346,21 @@ class Models:
             with self._lock:
                 if self._closed:
                     return
-                if how == "kept":
+                role = next((m.role for m in self.store.models() if m.key == old.info.key), "")
+                if how == "kept" and role == "kept":
                     self._begin(_Side(self, old.choice, old.info, role="kept"))
-                    return
-                taken = old.info.key in self._sides or self.live.info.key == old.info.key
-            if not taken:
-                self.store.forget_model(old.info.key)
+            self.store.forget_model(old.info.key)
 
-        self._later(finish)
+        self._later(old.info.key, finish)
 
-    def _later(self, work: Callable[[], None]) -> None:
+    def await_left(self, key: str) -> None:
+        """Wait until nobody holds an earlier index of this model; two of one file would not agree."""
+        with self._lock:
+            leaving = [thread for left, thread in self._leaving if left == key]
+        for thread in leaving:
+            thread.join()
+
+    def _later(self, key: str, work: Callable[[], None]) -> None:
         def run() -> None:
             try:
                 work()
@@ -339,9 +369,9 @@ class Models:
 
         thread = threading.Thread(target=run, name="model-change", daemon=True)
         with self._lock:
-            self._leaving = [one for one in self._leaving if one.is_alive()]
-            self._leaving.append(thread)
-        thread.start()
+            self._leaving = [one for one in self._leaving if one[1].is_alive()]
+            self._leaving.append((key, thread))
+            thread.start()
 
     def paused(self) -> bool:
         """Whether building has to wait."""
@@ -406,7 +436,7 @@ class Models:
             side.stop()
         if self._live is not None:
             self._live.encoder.stop()
-        for thread in leaving:
+        for _, thread in leaving:
             thread.join(timeout=5)
 
 
@@ -499,6 +529,7 @@ class _Side:
                 self._encoder.start()
                 self._searcher = None
             if self._index is None:
+                self._models.await_left(self.info.key)
                 space = self._models.space_for(self._encoder, self.info)
                 model = ModelKey(key=self.info.key, dim=self.info.dim)
                 self._index = self._models.store.open_index(model, space)
@@ -550,11 +581,11 @@ class _Side:
         self._count(live)
         after = 0
         while not self._stopping:
+            self._state, self._message = "building", ""
             if self._models.paused():
                 self._samples.clear()
                 self._rest(KEEP_S)
                 continue
-            self._state, self._message = "building", ""
             texts = live.index.ledger.pending(after, BATCH_TEXTS)
             if texts:
                 after = texts[-1].id

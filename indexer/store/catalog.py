@@ -469,8 +469,11 @@ class Catalog:
             FatalError: The same key was used with another dimension.
         """
         with self.write() as (db, _):
-            db.execute("INSERT OR IGNORE INTO models(key, dim) VALUES(?, ?)", (model.key, model.dim))
-            number, dim = db.ask("SELECT id, dim FROM models WHERE key = ?", (model.key,))[0]
+            return self._ledger(db, model)
+
+    def _ledger(self, db: Database, model: ModelKey) -> Ledger:
+        db.execute("INSERT OR IGNORE INTO models(key, dim) VALUES(?, ?)", (model.key, model.dim))
+        number, dim = db.ask("SELECT id, dim FROM models WHERE key = ?", (model.key,))[0]
         if dim != model.dim:
             raise FatalError(
                 "The embedding model changed under its name",
@@ -478,16 +481,23 @@ class Catalog:
             )
         return Ledger(self, model, number)
 
-    def describe(self, key: str, *, reference: str, dimensions: int, name: str) -> None:
-        """Note how a model is chosen, so that it can be loaded again."""
+    def choose(self, model: ModelKey, chosen: StoredModel) -> Ledger:
+        """Enter how a model is chosen and what for, in one transaction; see `set_role`.
+
+        Raises:
+            FatalError: The same key was used with another dimension.
+        """
         with self.write() as (db, _):
+            ledger = self._ledger(db, model)
             db.execute(
                 "UPDATE models SET reference = ?, dimensions = ?, name = ? WHERE key = ?",
-                (reference, dimensions, name, key),
+                (chosen.reference, chosen.dimensions, chosen.name, model.key),
             )
+            self._give_role(db, model.key, chosen.role, keep=chosen.keep, incomplete=True)
+        return ledger
 
-    def set_role(self, key: str, role: Role, *, keep: bool = False, incomplete: bool = False) -> None:
-        """Give a model a role; there is one active and one building model at most.
+    def set_role(self, key: str, role: Role) -> None:
+        """Give a known model a role; there is one active and one building model at most.
 
         Making a model active is one transaction: the one before becomes ``kept`` when the new one was told to
         keep it, and loses its role otherwise.
@@ -496,15 +506,18 @@ class Catalog:
             IndexerError: It is to be active in place of another, but texts lack its vector.
         """
         with self.write() as (db, _):
-            number, kept = db.ask("SELECT id, keep FROM models WHERE key = ?", (key,))[0]
+            self._give_role(db, key, role)
+
+    def _give_role(
+        self, db: Database, key: str, role: Role, *, keep: bool = False, incomplete: bool = False
+    ) -> None:
+        for number, kept in db.ask("SELECT id, keep FROM models WHERE key = ?", (key,)):
             if role == "active":
                 before = db.ask("SELECT id FROM models WHERE role = 'active' AND key != ?", (key,))
                 if before and not incomplete and self._incomplete(db, number):
                     raise IndexerError("Not yet complete", "Some texts were not embedded yet.")
-                db.execute(
-                    "UPDATE models SET role = ? WHERE role = 'active' AND key != ?",
-                    ("kept" if kept else "", key),
-                )
+                left = "kept" if kept and not incomplete else ""
+                db.execute("UPDATE models SET role = ? WHERE role = 'active' AND key != ?", (left, key))
             elif role == "building":
                 db.execute("UPDATE models SET role = '' WHERE role = 'building'")
             db.execute("UPDATE models SET role = ?, keep = ? WHERE key = ?", (role, keep, key))

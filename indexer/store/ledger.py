@@ -198,10 +198,16 @@ class Ledger:
                 ids = np.setdiff1d(ids, self.outbox_ids(db, index, -1), assume_unique=True)
         return ids
 
-    def forget(self) -> None:
-        """Remove the model and its vectors, some at a time, so that nobody waits long for the catalog."""
+    def forget(self) -> bool:
+        """Remove the model and its vectors, some at a time, so that nobody waits long for the catalog.
+
+        Returns:
+            False when it got a role (again) meanwhile; what is left of it then stays.
+        """
         while True:
             with self._catalog.write() as (db, _):
+                if db.ask("SELECT 1 FROM models WHERE id = ? AND role != ''", (self.number,)):
+                    return False
                 db.execute("DELETE FROM indexes WHERE model = ?", (self.number,))
                 gone = db.ask(
                     "DELETE FROM vectors WHERE key IN"
@@ -211,7 +217,7 @@ class Ledger:
                 if not gone:
                     db.execute("DELETE FROM models WHERE id = ?", (self.number,))
                     db.execute("DELETE FROM meta WHERE key = ?", (f"space-{self.number}",))
-                    return
+                    return True
 
     # --- index generations -----------------------------------------------------------------
 

@@ -104,6 +104,10 @@ class Matrix:
         self._live = np.zeros(0, np.bool_)
         self._present = np.zeros(0, np.bool_)
         self._intact = self._believable()
+        if not self._intact:
+            file.unlink(
+                missing_ok=True
+            )  # not cut short: a reader of an older mirror may still have it mapped
         self._handle = file.open("r+b" if self._intact else "w+b", buffering=0)
         file.chmod(0o600)
         if self._intact:

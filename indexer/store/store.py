@@ -131,29 +131,17 @@ class Store:
         index.close()
 
     def forget_model(self, key: str) -> None:
-        """Remove a model's vectors from the library. Its index must not be open, nor active."""
+        """Remove a model's vectors, unless it has or gets a role meanwhile. Its index must be closed."""
         stored = next((model for model in self._catalog.models() if model.key == key), None)
-        if stored is None:
-            return
-        self._catalog.set_role(key, "")
-        self._catalog.ledger(ModelKey(key, stored.dim)).forget()
-        (self._dir / f"vectors-{key}.f32").unlink(missing_ok=True)
+        if stored is not None and self._catalog.ledger(ModelKey(key, stored.dim)).forget():
+            self._file_of(key).unlink(missing_ok=True)
+
+    def _file_of(self, key: str) -> Path:
+        return self._dir / f"vectors-{key}.f32"
 
     def models(self) -> list[StoredModel]:
         """Every model that has or had an index here, the active one first."""
         return self._catalog.models()
-
-    def open_model(self, model: ModelKey) -> None:
-        """Enter a model in the catalog, without a role.
-
-        Raises:
-            FatalError: The same key was used with another dimension.
-        """
-        self._catalog.ledger(model)
-
-    def replace_active(self, key: str) -> None:
-        """Make a model the active one whatever it lacks; for when nothing else can serve."""
-        self._catalog.set_role(key, "active", incomplete=True)
 
     def mean_tokens(self) -> float:
         """Tokens of a text, on average, estimated from a sample; 0 while there is none."""
@@ -164,13 +152,20 @@ class Store:
         """The library's data folder."""
         return self._dir
 
-    def describe_model(self, key: str, *, reference: str, dimensions: int, name: str) -> None:
-        """Note how a model is chosen, so that it can be loaded again."""
-        self._catalog.describe(key, reference=reference, dimensions=dimensions, name=name)
+    def choose_model(self, chosen: StoredModel) -> None:
+        """Enter how a model is chosen and what for, in one transaction that outlasts the process.
 
-    def set_role(self, key: str, role: Role, *, keep: bool = False) -> None:
-        """Give a model a role that outlasts the process; see `StoredModel`. For ``active`` see `activate`."""
-        self._catalog.set_role(key, role, keep=keep)
+        As ``active`` it takes over whatever it lacks, which is for when nothing else can serve; else see
+        `activate`.
+
+        Raises:
+            FatalError: The same key was used with another dimension.
+        """
+        self._catalog.choose(ModelKey(chosen.key, chosen.dim), chosen)
+
+    def set_role(self, key: str, role: Role) -> None:
+        """Give a known model a role that outlasts the process; for ``active`` see `activate`."""
+        self._catalog.set_role(key, role)
 
     def model_counts(self, key: str) -> tuple[int, int, int]:
         """Texts with a vector of a model, texts in use without one, and bytes of the vectors on disk."""
@@ -178,7 +173,7 @@ class Store:
         if stored is None:
             return 0, self._catalog.text_count(), 0
         counts = self._catalog.ledger(ModelKey(key, stored.dim)).counts()
-        file = self._dir / f"vectors-{key}.f32"
+        file = self._file_of(key)
         matrix = file.stat().st_size if file.is_file() else 0
         return counts[0], counts[1], counts[2] + matrix
 

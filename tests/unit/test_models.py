@@ -1,0 +1,348 @@
+"""Models of a library: built beside one another, switched, kept, dropped; with encoders of a known mind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer import api
+from indexer.api import Locator, Task
+from indexer.document import Chunk
+from indexer.embed import Encoder, EncoderInfo, ModelChoice, Vectors
+from indexer.embed.thread import EncoderThread
+from indexer.errors import FatalError, IndexerError
+from indexer.models import Live, Models
+from indexer.search import Searcher
+from indexer.settings import Settings
+from indexer.store import FileUpdate, Store, VectorIndex
+
+ROOT = "/library"
+BUNDLED = "multilingual-e5-small"
+DIMS = {"": 48, "org/large": 96, "org/other": 24}
+
+
+def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    beat = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        beat.wait(0.01)
+
+
+class Mind:
+    """An encoder whose vectors are chance, but the same for the same text."""
+
+    device = "cpu"
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+        self.info = info(reference)
+        self.passages: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        rows = []
+        for text in texts:
+            seed = hashlib.blake2b(f"{self.reference}:{text}".encode(), digest_size=8).digest()
+            rows.append(np.random.default_rng(int.from_bytes(seed, "big")).standard_normal(self.info.dim))
+        found = np.array(rows, np.float32).reshape(len(texts), self.info.dim)
+        unit: Vectors = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return unit
+
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
+        return self._vectors(texts)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        assert self.gate.wait(30)
+        if self.error is not None:
+            raise self.error
+        self.passages += texts
+        return self._vectors(texts)
+
+
+def info(reference: str) -> EncoderInfo:
+    name = reference.rpartition("/")[2] or BUNDLED
+    return EncoderInfo(
+        key=f"{name}-1", name=name, dim=DIMS[reference], max_tokens=500, tokenizer=Path("none")
+    )
+
+
+class Home:
+    """A library's store and models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.minds = {reference: Mind(reference) for reference in DIMS}
+        self.missing: set[str] = set()
+        self.settings = Settings()
+        self.switched: list[str] = []
+
+    def __enter__(self) -> Home:
+        self.store = Store(self.folder / "data")
+        self.models = Models(
+            self.store, lambda: self.settings, open_searcher=self._searcher, changed=self._changed
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for mind in self.minds.values():
+            mind.gate.set()
+        self.models.close()
+        self.store.close()
+
+    def _searcher(self, encoder: EncoderThread, index: VectorIndex) -> Searcher:
+        return Searcher(self.store, encoder, index=index)
+
+    def _changed(self, live: Live) -> None:
+        self.switched.append(live.choice.reference)
+
+    def info_of(self, settings: Settings, choice: ModelChoice = ModelChoice()) -> EncoderInfo:  # noqa: B008
+        if choice.reference in self.missing or choice.reference not in DIMS:
+            raise FatalError("There is no such model here", choice.reference)
+        return info(choice.reference)
+
+    def load(self, settings: Settings, choice: ModelChoice = ModelChoice()) -> Encoder:  # noqa: B008
+        return self.minds[choice.reference]
+
+    def put(self, *texts: str) -> None:
+        """Index a file for each text, as the pipeline does."""
+        live = self.models.live
+        mind = self.minds[live.choice.reference]
+        for text in texts:
+            chunk = Chunk(start=0, end=len(text), text=text, locator=Locator(), lang="en", tokens=5)
+            update = FileUpdate(
+                path=f"{ROOT}/{text.replace(' ', '-')}.txt",
+                root=ROOT,
+                size=1,
+                mtime_ns=1,
+                content=hashlib.blake2b(text.encode(), digest_size=16).digest(),
+                media="text",
+                code_language=None,
+                title="",
+                chunks=(chunk,),
+            )
+            vectors = {h: mind._vectors([text])[0] for h in self.store.missing([chunk.text_hash])}
+            self.store.replace([update], vectors, model=live.info.key)
+
+    def ask(self, query: str, model: str = "") -> list[str]:
+        """The texts that are found, best first."""
+
+        async def run() -> list[api.SearchResult]:
+            request = api.Search(id=1, query=query, mark=False)
+            return [result async for result in self.models.searcher(model).search(request)]
+
+        return [hit.passages[0].text for hit in asyncio.run(run())[-1].hits]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return {model.key: model.role for model in self.store.models()}
+
+
+TEXTS = [f"passage number {n} on matter {n * 7}" for n in range(150)]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    made = Home(tmp_path)
+    monkeypatch.setattr(Store, "_use_chroma", False)
+    monkeypatch.setattr("indexer.models.info_of", made.info_of)
+    monkeypatch.setattr("indexer.models.load_encoder", made.load)
+    monkeypatch.setattr("indexer.models.bundled_info", lambda: info(""))
+    monkeypatch.setattr(Models, "space_for", staticmethod(lambda encoder, info: None))
+    monkeypatch.setattr("indexer.models._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("indexer.models.KEEP_S", 0.02)
+    with made:
+        made.models.open()
+        made.store.add_root(ROOT)
+        made.put(*TEXTS)
+        yield made
+
+
+def test_the_old_model_serves_until_the_new_index_is_complete(home: Home) -> None:
+    large = home.minds["org/large"]
+    large.gate.clear()
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    switch = home.models.switch
+    assert switch is not None
+    assert (switch.reference, switch.dimensions, switch.done, switch.total) == ("org/large", 96, 0, 150)
+    assert home.ask(TEXTS[7])[0] == TEXTS[7]
+    assert home.models.live.info.dim == 48
+    home.put("a text that came while it was built")
+    large.gate.set()
+    wait(lambda: home.switched == ["org/large"])
+    assert home.models.switch is None
+    assert sorted(large.passages) == sorted([*TEXTS, "a text that came while it was built"])
+    assert home.models.live.info.dim == 96
+    assert home.ask(TEXTS[7])[0] == TEXTS[7]
+    assert home.ask("a text that came while it was built")[0].startswith("a text that came")
+    wait(lambda: home.keys == {"large-1": "active"})
+    assert home.store.check() == []
+    assert [path.name for path in (home.folder / "data").glob("vectors-*")] == ["vectors-large-1.f32"]
+
+
+def test_searches_never_fail_nor_come_back_empty_while_models_change(home: Home) -> None:
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def search() -> None:
+        number = 0
+        while not stop.is_set():
+            number = (number + 11) % len(TEXTS)
+            try:
+                if home.ask(TEXTS[number])[0] != TEXTS[number]:
+                    wrong.append(number)
+            except Exception as error:  # noqa: BLE001  any is one too many
+                wrong.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number, reference in enumerate(("org/large", BUNDLED, "org/other", "org/large")):
+            home.models.use(reference)
+            wait(lambda number=number: len(home.switched) == number + 1)  # type: ignore[misc]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    wait(lambda: home.keys == {"large-1": "active"})
+
+
+def test_an_interrupted_switch_goes_on_and_embeds_nothing_twice(home: Home) -> None:
+    large = home.minds["org/large"]
+    first = threading.Event()
+    real = large.encode_passages
+
+    def some(texts: Sequence[str]) -> Vectors:
+        if large.passages:
+            first.set()
+            assert large.gate.wait(30)
+        return real(texts)
+
+    large.encode_passages = some  # type: ignore[method-assign]
+    large.gate.set()
+    home.models.use("org/large")
+    assert first.wait(20)
+    home.__exit__()
+    before = len(large.passages)
+    assert before > 0
+    large.encode_passages = real  # type: ignore[method-assign]
+    home.__enter__()
+    home.models.open()
+    wait(lambda: home.models.live.info.dim == 96)
+    assert len(large.passages) <= len(TEXTS) + 64, "at most the batch in hand is embedded again"
+    assert home.store.check() == []
+
+
+def test_a_kept_index_is_searched_beside_and_kept_up_to_date(home: Home) -> None:
+    home.models.use("org/large", keep=True)
+    wait(lambda: home.switched == ["org/large"])
+    wait(lambda: home.keys == {"large-1": "active", f"{BUNDLED}-1": "kept"})
+    home.put("a late one")
+    wait(lambda: home.store.model_counts(f"{BUNDLED}-1")[1] == 0)
+    assert home.ask("a late one", BUNDLED)[0] == "a late one"
+    assert home.ask("a late one", "org/large")[0] == "a late one"
+    with pytest.raises(IndexerError, match="neither used nor kept"):
+        home.ask("a late one", "org/other")
+    home.models.use(BUNDLED, keep=True)
+    wait(lambda: home.switched == ["org/large", ""])
+    wait(lambda: home.keys == {"large-1": "kept", f"{BUNDLED}-1": "active"})
+    home.models.cancel("org/large")
+    wait(lambda: home.keys == {f"{BUNDLED}-1": "active"})
+
+
+def test_a_switch_can_be_cancelled_and_leaves_nothing(home: Home) -> None:
+    home.minds["org/large"].gate.clear()
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    canceller = threading.Thread(target=home.models.cancel)
+    canceller.start()
+    home.minds["org/large"].gate.set()
+    canceller.join(20)
+    wait(lambda: home.keys == {f"{BUNDLED}-1": "active"})
+    assert home.switched == []
+    assert home.ask(TEXTS[3])[0] == TEXTS[3]
+    with pytest.raises(IndexerError, match="Nothing to cancel"):
+        home.models.cancel()
+
+
+def test_another_choice_takes_the_place_of_the_one_that_is_built(home: Home) -> None:
+    home.minds["org/large"].gate.clear()
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    opener = threading.Timer(0.1, home.minds["org/large"].gate.set)
+    opener.start()
+    home.models.use("org/other")
+    wait(lambda: home.switched == ["org/other"])
+    wait(lambda: home.keys == {"other-1": "active"})
+
+
+def test_what_is_in_the_way_is_told_and_waited_for(home: Home) -> None:
+    large = home.minds["org/large"]
+    large.error = IndexerError("The server is away", "It is tried again.")
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "waiting")
+    switch = home.models.switch
+    assert switch is not None
+    assert "The server is away" in switch.message
+    large.error = None
+    wait(lambda: home.switched == ["org/large"])
+
+
+def test_building_pauses_with_indexing(home: Home) -> None:
+    home.settings = Settings(paused=True)
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "paused")
+    assert home.minds["org/large"].passages == []
+    home.settings = Settings()
+    home.models.wake()
+    wait(lambda: home.switched == ["org/large"])
+
+
+def test_a_model_that_is_gone_is_replaced_at_once(home: Home) -> None:
+    home.models.use("org/large")
+    wait(lambda: home.switched == ["org/large"])
+    home.__exit__()
+    home.missing.add("org/large")
+    home.__enter__()
+    with pytest.raises(FatalError, match="no such model"):
+        home.models.open()
+    home.models.use(BUNDLED)
+    home.models.open()
+    assert home.models.live.info.dim == 48
+    wait(lambda: home.models.switch is None and home.store.model_counts(f"{BUNDLED}-1")[1] == 0)
+    assert home.ask(TEXTS[9])[0] == TEXTS[9]
+
+
+def test_a_model_that_is_not_there_is_refused(home: Home) -> None:
+    with pytest.raises(IndexerError, match="no such model"):
+        home.models.use("org/none")
+    assert home.keys == {f"{BUNDLED}-1": "active"}
+
+
+def test_a_plan_says_what_it_costs(home: Home) -> None:
+    plan = home.models.plan("org/large", 0, 0.001)
+    assert plan.texts == 150
+    assert 150 * 96 * 10 < plan.disk_bytes < 150 * 96 * 10 + 150 * 1000
+    assert plan.free_bytes > 0
+    assert plan.seconds is not None
+    assert 0.5 < plan.seconds < 5
+
+
+def test_vectors_of_a_model_that_is_not_active_any_more_are_refused(home: Home) -> None:
+    old = home.models.live
+    home.models.use("org/large")
+    wait(lambda: home.switched == ["org/large"])
+    with pytest.raises(IndexerError, match="changed"):
+        home.store.replace([], {}, model=old.info.key)
