@@ -487,7 +487,9 @@ class _Reader:
         default = prompts.get(sentence.get("default_prompt_name"))
         chosen = []
         for names in (_QUERY_PROMPTS, _PASSAGE_PROMPTS):
-            prompt = next((prompts[name] for name in names if name in prompts), default)
+            # sentence-transformers adds an empty "document" to what has a "passage".
+            there = [prompts[name] for name in names if name in prompts] or [default]
+            prompt = next(filter(None, there), "")
             chosen.append(prompt if isinstance(prompt, str) else "")
         return chosen[0], chosen[1]
 

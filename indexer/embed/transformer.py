@@ -285,7 +285,8 @@ class TransformerEncoder:
         # Outside of the handler, where the failed pass is no longer held by the exception.
         self._free_cache()
         half = len(inputs) // 2
-        self._budget = max(_SMALLEST_BUDGET, min(self._budget, len(inputs) * max(map(len, inputs))) // 2)
+        failed = len(inputs) * max(map(len, inputs))
+        self._budget = max(_SMALLEST_BUDGET, min(self._budget, failed // 2))
         _log.info("%s is short of memory: batches of %d tokens from now on", self.device, self._budget)
         return np.concatenate([self._within_memory(inputs[:half]), self._within_memory(inputs[half:])])
 
