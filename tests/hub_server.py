@@ -57,6 +57,8 @@ class HubServer:
     Attributes:
         break_after: Bytes of a file's body after which a connection is cut; used up one by one, by file.
         corrupt: How many times a file is given with one byte changed.
+        more_bytes: So many bytes are sent behind the end of a file.
+        cdn: Where large files are said to be, if not at the second server.
         gate: Called before each piece of a file's body that is sent; may wait.
         served: Every answer that carried a file's bytes.
         asked: Every request: method and path.
@@ -71,6 +73,7 @@ class HubServer:
         self.status: int = 0
         self.no_ranges = False
         self.cdn = ""
+        self.more_bytes: dict[str, int] = {}
         self.served: list[Served] = []
         self.asked: list[tuple[str, str]] = []
         self.agents: set[str] = set()
@@ -219,6 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.corrupt.get(name, 0) > 0:
             hub.corrupt[name] -= 1
             content = content[:-1] + bytes([content[-1] ^ 1])
+        content += bytes(hub.more_bytes.get(name, 0))
         cuts = hub.break_after.get(name)
         cut = cuts.pop(0) if cuts else None
         end = len(content) if cut is None else min(len(content), start + cut)

@@ -18,6 +18,7 @@ import psutil
 from indexer import api
 from indexer.embed import ModelChoice, hub
 from indexer.embed.bundled import DATA_SIZE, NAME, key
+from indexer.embed.folder import CONFIG
 from indexer.embed.measure import Measure, last_measured
 from indexer.errors import IndexerError
 from indexer.settings import Settings, cache_dir
@@ -321,7 +322,7 @@ def models(
             dimensions=server.dimensions,
             max_tokens=server.max_tokens,
         )
-    for reference in library:
+    for reference in (*settings.own_models, *library):
         if reference not in listed:
             listed[reference] = _own(reference)
     ready = [_with_library(model, library.get(model.reference), speeds, best) for model in listed.values()]
@@ -404,7 +405,7 @@ class _Shape(msgspec.Struct, frozen=True):
 def _shape(folder: Path) -> _Shape:
     """A guess from config.json that is good enough for a list; loading the model reads it exactly."""
     try:
-        config = hub.read_json(folder / hub.CONFIG)
+        config = hub.read_json(folder / CONFIG)
     except IndexerError:
         return _Shape()
 

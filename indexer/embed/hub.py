@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from indexer import api
+from indexer.embed.folder import CONFIG, WEIGHTS
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings, cache_dir
 
@@ -42,9 +43,7 @@ _log = logging.getLogger(__name__)
 HUB = "https://huggingface.co"
 MANIFEST = "dragoman.json"
 INDEX = "model.safetensors.index.json"
-WEIGHTS = "model.safetensors"
 MODULES = "modules.json"
-CONFIG = "config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")

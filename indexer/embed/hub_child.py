@@ -30,7 +30,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from indexer.embed import hub
-from indexer.embed.hub import CONFIG, INDEX, MODULES, WEIGHTS, Download, HubFile, Manifest
+from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS
+from indexer.embed.hub import INDEX, MODULES, Download, HubFile, Manifest
 from indexer.errors import FatalError, IndexerError
 
 if TYPE_CHECKING:
@@ -244,6 +245,11 @@ class _Work:
             raise IndexerError(
                 "The model is of an unknown kind",
                 f"{where} has no {main}{CONFIG}: it is no model for embeddings.",
+            )
+        if main + TOKENIZER not in files:
+            raise IndexerError(
+                "The model's tokenizer is of an old kind",
+                f"{where} has no {main}{TOKENIZER}. Look for a newer version of the model that has one.",
             )
         hub.check_config(self._json(files[main + CONFIG]), where)
         all_folders = tuple(dict.fromkeys(["", *folders]))
@@ -462,7 +468,8 @@ def _is_needed(name: str, folders: tuple[str, ...]) -> bool:
         return False
     if base == hub.MANIFEST or base.endswith(".index.json"):
         return False
-    return base.endswith(".json") or base in _TOKENIZERS
+    # The card is read for the name of the family that a model belongs to.
+    return base.endswith(".json") or base in _TOKENIZERS or name == "README.md"
 
 
 def _licence(info: ModelInfo) -> str:
