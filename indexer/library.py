@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,12 @@ import msgspec
 
 from indexer import api
 from indexer import settings as settings_module
-from indexer.embed.load import bundled_info
+from indexer.embed import Encoder, ModelChoice, catalogue, hub
+from indexer.embed.bundled import NAME as BUNDLED
+from indexer.embed.load import bundled_info, info_of
+from indexer.embed.measure import last_measured
 from indexer.embed.thread import EncoderThread
+from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
 from indexer.models import Live, Models
 from indexer.pipeline import Pipeline
@@ -146,7 +152,75 @@ class Library:
         Raises:
             IndexerError: There is no such model here.
         """
-        return self.models.plan(reference, dimensions, None)
+        measured = last_measured(reference)
+        return self.models.plan(
+            reference, dimensions, None if measured is None else 1 / measured.tokens_per_s
+        )
+
+    def list_models(self) -> tuple[api.Model, ...]:
+        """Every model that can be chosen or downloaded."""
+        mine = {
+            reference: msgspec.convert(
+                {"state": role, "vectors": vectors, "vector_bytes": size, "dimensions": dimensions},
+                catalogue.InLibrary,
+            )
+            for reference, (role, vectors, size, dimensions) in self.models.states().items()
+        }
+        return catalogue.models(self.settings, mine)
+
+    async def install_model(self, request: api.InstallModel) -> AsyncIterator[api.Progress]:
+        """Download a model, or take a folder or file among those that can be chosen; see `hub.installing`."""
+        async for progress in hub.installing(request.id, request.reference, self.settings):
+            yield progress
+        if Path(request.reference).is_absolute():
+            await asyncio.to_thread(self._add_own, request.reference)
+
+    def _add_own(self, path: str) -> None:
+        info_of(self.settings, ModelChoice(path))  # says what is wrong with it now, not when it is used
+        with self._changing:
+            if path not in self.settings.own_models:
+                own = (*self.settings.own_models, path)
+                self.put_settings(msgspec.structs.replace(self.settings, own_models=own))
+
+    def remove_model(self, reference: str) -> None:
+        """Remove a downloaded model's files; the person's own folder, file or server is only left out.
+
+        Raises:
+            IndexerError: It is in use, or cannot be removed.
+        """
+        with self._changing:
+            if self.models.in_use(reference):
+                raise IndexerError(
+                    "The model is in use", f"{reference} is used, built or kept. Choose another first."
+                )
+            servers = tuple(s for s in self.settings.servers if f"server:{s.name}" != reference)
+            own = tuple(path for path in self.settings.own_models if path != reference)
+            if (servers, own) != (self.settings.servers, self.settings.own_models):
+                self.put_settings(msgspec.structs.replace(self.settings, servers=servers, own_models=own))
+            else:
+                hub.remove(reference)
+
+    def verify_model(self, request: api.VerifyModel) -> api.Verified:
+        """Embed the published pairs with a model, the active one's thread lending it where it is that one.
+
+        Raises:
+            IndexerError: There is no such model here, or it cannot be loaded.
+        """
+        choice = self.models.choice_of(request.reference, request.dimensions)
+        name = request.reference or BUNDLED
+
+        def work(encoder: Encoder) -> api.Verified:
+            return verified(request.id, encoder, name)
+
+        live = self._live
+        if choice == live.choice:
+            return live.encoder.run(work).result()
+        encoder = self.models.encoder_of(choice)
+        encoder.start()
+        try:
+            return encoder.run(work).result()
+        finally:
+            encoder.stop()
 
     def use_model(self, reference: str, dimensions: int, *, keep: bool) -> None:
         """Begin to switch to a model; see `Models.use`.
@@ -402,10 +476,12 @@ class Library:
                     "The settings cannot be stored", f"{self.data_dir}: {error.strerror}."
                 ) from error
             self.settings = new
-            self.pipeline.paused = new.paused
-            self.pool.update(new)
             self.models.wake()
-            if _encoding(old) != _encoding(new):
+            if self._pipeline is None or self._pool is None:
+                return  # whatever they say is read at the start
+            self._pipeline.paused = new.paused
+            self._pool.update(new)
+            if self.models.loaded_with(old) != self.models.loaded_with(new):
                 self.models.reload()
             if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
                 for root in self.store.roots():
@@ -430,16 +506,3 @@ class Library:
         if self.store.file(path) is None:
             raise IndexerError("Not in the library", f"{path} is not an indexed file.")
         return self.pool.preview(msgspec.structs.replace(request, path=path))
-
-
-def _encoding(settings: Settings) -> tuple[object, ...]:
-    """What of the settings the encoder is loaded with."""
-    return (
-        settings.device,
-        settings.encoder_threads,
-        settings.precision,
-        settings.context_tokens,
-        settings.gguf_engine,
-        settings.instructions,
-        settings.servers,
-    )

@@ -179,6 +179,22 @@ class Models:
         )
         self.store.choose_model(chosen)
 
+    def loaded_with(self, settings: Settings) -> tuple[object, ...]:
+        """What of the settings the active model's encoder is loaded with."""
+        live = self._live
+        if live is None:
+            return ()
+        if live.choice.reference.startswith("server:"):
+            return settings.servers, settings.instructions
+        return (
+            settings.device,
+            settings.encoder_threads,
+            settings.precision,
+            settings.context_tokens,
+            settings.gguf_engine,
+            settings.instructions,
+        )
+
     def reload(self) -> None:
         """Load the active model again, as settings of the encoder changed; searches go on meanwhile."""
         with self._lock:

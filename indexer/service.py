@@ -227,6 +227,16 @@ class _Connection:
                 await self._do(i, lambda: library.set_paused(paused))
             case api.PutSettings(id=i, settings=new):
                 await self._do(i, lambda: library.put_settings(new))
+            case api.ListModels(id=i):
+                await self.send(api.Models(id=i, models=await run(library.list_models)))
+            case api.InstallModel(id=i):
+                async for progress in library.install_model(request):
+                    await self.send(progress)
+                await self.send(api.Done(id=i))
+            case api.RemoveModel(id=i, reference=reference):
+                await self._do(i, lambda: library.remove_model(reference))
+            case api.VerifyModel():
+                await self.send(await run(library.verify_model, request))
             case api.PlanModel(id=i, reference=reference, dimensions=dimensions):
                 plan = await run(library.plan_model, reference, dimensions)
                 await self.send(msgspec.structs.replace(plan, id=i))

@@ -95,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         gguf_engine: ``auto``, ``transformers`` or ``llama.cpp``.
         instructions: See `Instructions`.
         servers: Embedding servers that can be chosen as models.
+        own_models: Full paths of model folders and .gguf files that the person added.
         hub_endpoint: A mirror of the Hugging Face Hub to download from; empty for what the environment
             variable HF_ENDPOINT says, or else the Hub itself.
         offline: Whether downloads are refused.
@@ -117,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gguf_engine: str = "auto"
     instructions: Instructions = Instructions()
     servers: tuple[EmbeddingServer, ...] = ()
+    own_models: tuple[str, ...] = ()
     hub_endpoint: str = ""
     offline: bool = False
     chroma: ChromaServer = ChromaServer()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,7 @@ _URGENT_IN_A_ROW = 4
 _BYTES_A_TOKEN = 4
 _OVERHEAD_TOKENS = 4
 
+_Result = TypeVar("_Result")
 _Lane = Literal["query", "urgent", "passage"]
 
 
@@ -103,6 +104,7 @@ class EncoderThread:
         self._load = load
         self._wake = threading.Condition()
         self._lanes: dict[_Lane, deque[_Job]] = {"query": deque(), "urgent": deque(), "passage": deque()}
+        self._calls: deque[tuple[Callable[[Encoder], None], Future[Any]]] = deque()
         self._status = EncoderStatus(model="", state="loading")
         self._failure: FatalError | None = None
         self._aborts: Aborts | None = None
@@ -181,6 +183,31 @@ class EncoderThread:
         """
         return self._submit("urgent" if urgent else "passage", texts)
 
+    def run(self, work: Callable[[Encoder], _Result]) -> Future[_Result]:
+        """Let `work` have the encoder for as long as it takes; queries wait meanwhile.
+
+        Returns:
+            A future of what `work` returns; it fails as those of `query` do.
+        """
+        future: Future[_Result] = Future()
+
+        def call(encoder: Encoder) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(work(encoder))
+            except Exception as error:  # noqa: BLE001  it belongs to the one who asked
+                future.set_exception(error)
+
+        with self._wake:
+            failure = self._failure
+            if failure is None:
+                self._calls.append((call, future))
+                self._wake.notify_all()
+        if failure is not None:
+            future.set_exception(_again(failure))
+        return future
+
     def _submit(self, lane: _Lane, texts: Sequence[str], task: Task = "notes") -> Future[Vectors]:
         future: Future[Vectors] = Future()
         with self._wake:
@@ -217,17 +244,24 @@ class EncoderThread:
         )
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._finishing or any(self._lanes.values()))
-                if self._finishing and not any(self._lanes.values()):
+                self._wake.wait_for(lambda: self._stopping or self._finishing or self._waiting)
+                if self._finishing and not self._waiting:
                     self._failure = FatalError("The language model was changed", "Search again.")
                     return
                 if self._stopping:
                     return
                 queries = list(self._lanes["query"])
                 self._lanes["query"].clear()
+                call = self._calls.popleft() if self._calls else None
+            if call is not None:
+                call[0](encoder)
             for task in dict.fromkeys(job.task for job in queries):
                 self._serve_queries(encoder, task, [job for job in queries if job.task == task])
             self._serve_passages(encoder)
+
+    @property
+    def _waiting(self) -> bool:
+        return bool(self._calls) or any(self._lanes.values())
 
     def _set_failed(self, error: Exception) -> None:
         _log.error("The encoder could not be loaded", exc_info=error)
@@ -247,7 +281,12 @@ class EncoderThread:
             waiting = [job for lane in self._lanes.values() for job in lane]
             for lane in self._lanes.values():
                 lane.clear()
+            calls = [future for _, future in self._calls]
+            self._calls.clear()
         if failure is not None:
+            for future in calls:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(_again(failure))
             for job in waiting:
                 if not job.over:
                     job.finish(_again(failure))
