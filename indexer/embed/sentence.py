@@ -462,10 +462,11 @@ class _Reader:
             *self._path.parts[-3:],
             self._readme_name(),
         ]
-        last = {re.split(r"/|--", name.rstrip("/").lower())[-1] for name in names}
-        for family in _FAMILIES:
-            if model_type in family.types and any(family.names.fullmatch(name) for name in last):
-                return family
+        for name in names:
+            last = re.split(r"/|--", name.rstrip("/").lower())[-1]
+            for family in _FAMILIES:
+                if model_type in family.types and family.names.fullmatch(last):
+                    return family
         return None
 
     def _readme_name(self) -> str:
@@ -484,7 +485,7 @@ class _Reader:
         prompts = sentence.get("prompts")
         if not isinstance(prompts, dict):
             return "", ""
-        default = prompts.get(sentence.get("default_prompt_name"))
+        default = prompts.get(str(sentence.get("default_prompt_name")))
         chosen = []
         for names in (_QUERY_PROMPTS, _PASSAGE_PROMPTS):
             # sentence-transformers adds an empty "document" to what has a "passage".
