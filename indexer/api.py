@@ -557,6 +557,10 @@ class VerifyModel(_Message, frozen=True, kw_only=True):
     dimensions: int = 0
 
 
+# Title of the `Failed` that answers an `Embed` whose dimensions the model does not have.
+WRONG_LENGTH = "There are no vectors of that length"
+
+
 class Embed(_Message, frozen=True, kw_only=True):
     """Embed texts with the active model; answered with `Embedded`.
 
@@ -808,14 +812,14 @@ class Embedded(_Message, frozen=True, kw_only=True):
         model: Name of the model.
         dimensions: Length of a vector.
         vectors: float32, little endian, row after row, rows of unit length.
-        tokens: Of all texts.
+        tokens: Of each text.
     """
 
     id: int
     model: str
     dimensions: int
     vectors: bytes
-    tokens: int
+    tokens: tuple[int, ...]
 
 
 class SettingsReply(_Message, frozen=True, kw_only=True):

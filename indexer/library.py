@@ -6,11 +6,12 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from indexer import api
 from indexer import settings as settings_module
@@ -19,6 +20,7 @@ from indexer.embed.bundled import NAME as BUNDLED
 from indexer.embed.load import bundled_info, info_of
 from indexer.embed.measure import last_measured
 from indexer.embed.thread import EncoderThread
+from indexer.embed.tokens import TokenCounter
 from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
 from indexer.models import Live, Models
@@ -56,6 +58,8 @@ class Library:
         self._watcher: Watcher | None = None
         self._reranker: tuple[tuple[str, str, int], RerankThread] | None = None
         self._failure: FatalError | None = None
+        self._counter: tuple[Path, TokenCounter] | None = None
+        self._counting = threading.Lock()
         # Two clients may add, remove or set at once; what is asked second sees what the first did.
         self._changing = threading.RLock()
         self.stopping = False
@@ -236,6 +240,46 @@ class Library:
                 self.start()
                 if self._failure is not None:
                     raise IndexerError(self._failure.title, self._failure.message)
+
+    async def embed(self, request: api.Embed) -> api.Embedded:
+        """Embed texts with the active model, ahead of what is indexed.
+
+        Raises:
+            IndexerError: It cannot be done, or not now.
+        """
+        live = self._live
+        wanted = request.dimensions or live.info.dim
+        if wanted != live.info.dim:
+            await asyncio.to_thread(self._check_length, live, wanted)
+        if request.kind == "query":
+            future = live.encoder.query(request.texts, request.task)
+        else:
+            future = live.encoder.passages(request.texts, urgent=True)
+        vectors = (await asyncio.wrap_future(future))[:, :wanted]
+        if wanted != live.info.dim:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return api.Embedded(
+            id=request.id,
+            model=live.info.name,
+            dimensions=wanted,
+            vectors=np.ascontiguousarray(vectors, "<f4").tobytes(),
+            tokens=await asyncio.to_thread(self._count, live.info.tokenizer, request.texts),
+        )
+
+    def _check_length(self, live: Live, wanted: int) -> None:
+        choices = next((m.choices for m in self.list_models() if m.reference == live.choice.reference), ())
+        if not choices or not min(choices) <= wanted <= live.info.dim:
+            raise IndexerError(
+                api.WRONG_LENGTH,
+                f"{live.info.name} gives vectors of {live.info.dim} numbers, "
+                + (f"or of {min(choices)} and more." if choices else "which cannot be shortened."),
+            )
+
+    def _count(self, tokenizer: Path, texts: Sequence[str]) -> tuple[int, ...]:
+        with self._counting:
+            if self._counter is None or self._counter[0] != tokenizer:
+                self._counter = (tokenizer, TokenCounter(tokenizer))
+            return tuple(self._counter[1].counts(texts))
 
     # --- folders --------------------------------------------------------------------------------
 

@@ -244,6 +244,9 @@ class _Connection:
                 await self._do(i, lambda: library.use_model(reference, dimensions, keep=keep))
             case api.CancelSwitch(id=i, reference=reference):
                 await self._do(i, lambda: library.models.cancel(reference))
+            case api.Embed():
+                await self._server.started.wait()
+                await self.send(await library.embed(request))
             case api.Stop(id=i):
                 await self.send(api.Done(id=i))
                 self._server.stop()
