@@ -16,6 +16,7 @@ import typer
 from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.api import local_path
+from indexer.cli_models import models_app
 from indexer.client import IndexerClient, find_service
 from indexer.errors import FatalError, IndexerError
 
@@ -38,6 +39,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(models_app, name="models")
 
 DataDir = Annotated[
     Path | None,
@@ -329,6 +332,37 @@ def resume(context: typer.Context, data_dir: DataDir = None) -> None:
     """Resume indexing."""
     with _client(context, data_dir) as client:
         client.set_paused(False)
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 for a free one.")] = 8765,
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="DRAGOMAN_SERVE_KEY",
+            help="What clients must send as their API key. One is made where other machines can connect.",
+            show_default=False,
+        ),
+    ] = "",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name that this server may be called by.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Web pages that may use it, such as https://example.org."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Serve the active model to other programs, as OpenAI's API for embeddings, until Ctrl-C."""
+    from indexer import http
+
+    door = http.Door(host, port, key, tuple(allow_host or ()), tuple(allow_origin or ()))
+    http.serve(_data_dir(context, data_dir), door, typer.echo)
 
 
 @app.command()
