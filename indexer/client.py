@@ -295,6 +295,71 @@ class IndexerClient:
         """Store new settings."""
         self._ask(api.PutSettings(id=next(self._ids), settings=settings), api.Done)
 
+    def models(self) -> tuple[api.Model, ...]:
+        """Known and installed models."""
+        return self._ask(api.ListModels(id=next(self._ids)), api.Models).models
+
+    def install_model(self, reference: str) -> Iterator[api.Progress]:
+        """Download a model; the end of the iterator means that it is installed.
+
+        Closing the iterator, or an exception where it is consumed, stops the download.
+        """
+        request = api.InstallModel(id=next(self._ids), reference=reference)
+        self._send(request)
+        ended = False
+        try:
+            while True:
+                message = self._receive()
+                if isinstance(message, api.Welcome) or message.id not in (request.id, 0):
+                    continue
+                if isinstance(message, api.Failed):
+                    ended = True
+                    raise IndexerError(message.title, message.message)
+                if isinstance(message, api.Done):
+                    ended = True
+                    return
+                if isinstance(message, api.Progress):
+                    yield message
+        finally:
+            if not ended:
+                self._cancel(request.id)
+
+    def _cancel(self, target: int) -> None:
+        """Stop a request and wait until it has ended."""
+        self._send(api.Cancel(id=next(self._ids), target=target))
+        while True:
+            try:
+                message = self._receive()
+            except FatalError as error:
+                if isinstance(error.__cause__, ValueError):
+                    continue  # the rest of a line that was being read when Ctrl-C came
+                raise
+            if isinstance(message, api.Failed | api.Done) and message.id == target:
+                return
+
+    def plan_model(self, reference: str, dimensions: int = 0) -> api.Plan:
+        """What building the index of an installed model costs."""
+        request = api.PlanModel(id=next(self._ids), reference=reference, dimensions=dimensions)
+        return self._ask(request, api.Plan)
+
+    def use_model(self, reference: str, dimensions: int = 0, *, keep: bool = False) -> None:
+        """Build the index of a model in the background, then switch to it."""
+        request = api.UseModel(id=next(self._ids), reference=reference, dimensions=dimensions, keep=keep)
+        self._ask(request, api.Done)
+
+    def cancel_switch(self, reference: str = "") -> None:
+        """Stop building an index, or drop the one of a model that was kept."""
+        self._ask(api.CancelSwitch(id=next(self._ids), reference=reference), api.Done)
+
+    def remove_model(self, reference: str) -> None:
+        """Remove a downloaded model that is not in use."""
+        self._ask(api.RemoveModel(id=next(self._ids), reference=reference), api.Done)
+
+    def verify_model(self, reference: str, dimensions: int = 0) -> api.Verified:
+        """Compare a model's similarities with published ones; takes some seconds, and as long as loading it."""
+        request = api.VerifyModel(id=next(self._ids), reference=reference, dimensions=dimensions)
+        return self._ask(request, api.Verified)
+
     def stop(self) -> None:
         """End the service and wait until it has let go of the library."""
         self._ask(api.Stop(id=next(self._ids)), api.Done)
