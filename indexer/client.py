@@ -356,7 +356,7 @@ class IndexerClient:
         self._ask(api.RemoveModel(id=next(self._ids), reference=reference), api.Done)
 
     def verify_model(self, reference: str, dimensions: int = 0) -> api.Verified:
-        """Compare a model's similarities with published ones; takes some seconds, and as long as loading it."""
+        """Compare a model's similarities with published ones; loads the model, so it takes a while."""
         request = api.VerifyModel(id=next(self._ids), reference=reference, dimensions=dimensions)
         return self._ask(request, api.Verified)
 

@@ -21,8 +21,8 @@ MEASURES = "measures.json"
 _PASSAGES = (
     "The heating in the hall was serviced in October. The engineer found the pump worn, replaced its seal "
     "and wrote down that the pressure should be looked at again before the first frost. The invoice came to "
-    "two hundred and forty, of which the insurance pays half. Whoever has the key to the boiler room is asked "
-    "to write the reading of the gauge into the notebook that hangs beside the door, every Monday, and to call "
+    "two hundred and forty, of which the insurance pays half. Whoever has the key to the boiler room is "
+    "asked to write the reading of the gauge into the notebook beside the door, every Monday, and to call "
     "the number on the cover if it falls below one. Last year's notebook is in the drawer under the stairs.",
     "Die Sitzung begann mit zehn Minuten Verspätung, weil der Schlüssel zum Saal fehlte. Beschlossen wurde, "
     "die Bäume am Bach erst nach der Brutzeit zu schneiden und das Holz an die Schule abzugeben. Frau Aydin "
