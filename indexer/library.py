@@ -421,6 +421,7 @@ class Library:
         if self._reranker is not None and self._reranker[1].status.state == "failed":
             message = self._reranker[1].status.message
             notices.append(api.Notice(title="The reranker does not work", message=message))
+        switch = self.models.switch
         encoder = self._encoder_status()
         if self._pipeline is None:
             return api.Status(
@@ -438,7 +439,7 @@ class Library:
                 current="",
                 encoder=encoder,
                 index=self.store.accelerator,
-                switch=self.models.switch,
+                switch=switch,
                 notices=tuple(notices),
             )
         progress = self._pipeline.progress()
@@ -468,7 +469,7 @@ class Library:
             current=progress.current,
             encoder=encoder,
             index=self.store.accelerator,
-            switch=self.models.switch,
+            switch=switch,
             notices=tuple(notices),
         )
 

@@ -341,8 +341,9 @@ class Models:
             except IndexerError as error:
                 log.info("%s", error.title)
                 return False
-            del self._sides[side.info.key]
+            # In this order: who sees that nothing is built any more finds the new model in use.
             self._live = live
+            del self._sides[side.info.key]
             self._changed(live)
             log.info("The model is now %s", live.info.name)
             self._let_go(old, "kept" if keep else "forgotten")
