@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import unicodedata
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,16 @@ DataDir = Annotated[
         "--data-dir", metavar="FOLDER", help="Use a separate library kept in this folder.", show_default=False
     ),
 ]
+
+
+class Task(StrEnum):
+    """What is sought; see `api.Task`."""
+
+    notes = "notes"
+    code = "code"
+    question = "question"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -143,6 +154,21 @@ def search(
             show_default=False,
         ),
     ] = None,
+    task: Annotated[
+        Task | None,
+        typer.Option(
+            help="What you look for, for models that take instructions; else told by the query.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Search the index of this model, built or kept beside the one in use.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Find files by meaning: ask in one language, find the passage in another.
 
@@ -174,16 +200,63 @@ def search(
         if batch is not None:
             for line in _lines(batch):
                 found = client.search(
-                    line, limit=limit, mark=False, folders=folders, fold=fold, rerank=rerank
+                    line,
+                    limit=limit,
+                    mark=False,
+                    folders=folders,
+                    fold=fold,
+                    rerank=rerank,
+                    task=task.value if task else "",
+                    model=model,
                 )
                 sys.stdout.write(_json([_hit_json(hit) for hit in found.hits]) + "\n")
                 sys.stdout.flush()
                 _print_problems(line, found.problems)
             return
         assert query is not None
-        found = client.search(query, limit=limit, folders=folders, fold=fold, rerank=rerank)
+        found = client.search(
+            query,
+            limit=limit,
+            folders=folders,
+            fold=fold,
+            rerank=rerank,
+            task=task.value if task else "",
+            model=model,
+        )
         _print_problems(query, found.problems)
         _print_found(client, found, as_json=as_json, why=why)
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="As in `dragoman search`.")],
+    data_dir: DataDir = None,
+    limit: Annotated[int, typer.Option(min=1, max=50, help="At most this many files of each model.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the model in use and the one that is kept beside it the same, side by side.
+
+    `dragoman models use MODEL --keep` keeps the index that is in use beside the new one.
+    """
+    with _client(context, data_dir) as client:
+        order = {"active": 0, "kept": 1, "building": 2}
+        beside = sorted((m for m in client.models() if m.state in order), key=lambda m: order[m.state])
+        if len(beside) < 2:
+            raise IndexerError(
+                "Nothing to compare with",
+                "Only one model has an index. `dragoman models use MODEL --keep` builds another beside it.",
+            )
+        both = beside[:2]
+        found = [client.search(query, limit=limit, mark=False, model=model.reference) for model in both]
+    if as_json:
+        answer = {
+            model.reference: [_hit_json(hit) for hit in result.hits]
+            for model, result in zip(both, found, strict=True)
+        }
+        typer.echo(_json(answer, indent=2))
+        return
+    _print_beside(both, found)
 
 
 @app.command()
@@ -519,6 +592,35 @@ def _print_hits(found: api.SearchResult, *, why: bool = False) -> None:
             name = f"{variant.kind}, {variant.code_language or variant.lang}: {local_path(variant.path)}"
             console.print(Text(f"      + {_one_line(name)}", style="dim"), soft_wrap=True)
         console.print()
+
+
+def _print_beside(models: Sequence[api.Model], found: Sequence[api.SearchResult]) -> None:
+    """Two lists of hits side by side; what only one of them has is marked."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for model in models:
+        table.add_column("", justify="right")
+        table.add_column(f"{escape(_printable(model.name))} ({model.state})", overflow="fold")
+    paths = [{hit.path for hit in result.hits} for result in found]
+    shared = paths[0] & paths[1]
+    for row in range(max(len(result.hits) for result in found)):
+        cells: list[str] = []
+        for result in found:
+            if row < len(result.hits):
+                hit = result.hits[row]
+                name = escape(_printable(Path(hit.path).name))
+                cells += [
+                    f"{round(hit.similarity * 100)}",
+                    name if hit.path in shared else f"[bold]{name}[/bold] +",
+                ]
+            else:
+                cells += ["", ""]
+        table.add_row(*cells)
+    console = _console()
+    console.print(table)
+    console.print(f"{len(shared)} in both; + in one only.")
 
 
 def _why(passage: api.Passage) -> str:

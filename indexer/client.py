@@ -16,10 +16,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 from indexer import api
 from indexer.errors import FatalError, IndexerError
@@ -220,6 +220,8 @@ class IndexerClient:
         like: api.Like | None = None,
         fold: bool = True,
         rerank: bool | None = None,
+        task: api.Task | Literal[""] = "",
+        model: str = "",
     ) -> api.SearchResult:
         """Find files by meaning, or what is similar to something, and return the final answer."""
         request = api.Search(
@@ -232,6 +234,8 @@ class IndexerClient:
             passages=passages,
             mark=mark,
             folders=folders,
+            task=task,
+            model=model,
         )
         self._send(request)
         while True:
@@ -299,10 +303,10 @@ class IndexerClient:
         """Known and installed models."""
         return self._ask(api.ListModels(id=next(self._ids)), api.Models).models
 
-    def install_model(self, reference: str) -> Iterator[api.Progress]:
-        """Download a model; the end of the iterator means that it is installed.
+    def install_model(self, reference: str) -> Generator[api.Progress, None, None]:
+        """Download a model; the end of the generator means that it is installed.
 
-        Closing the iterator, or an exception where it is consumed, stops the download.
+        Closing the generator stops the download; use it in `contextlib.closing`.
         """
         request = api.InstallModel(id=next(self._ids), reference=reference)
         self._send(request)

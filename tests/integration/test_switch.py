@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import threading
@@ -13,8 +14,10 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from indexer import api
+from indexer.cli import app
 from indexer.client import IndexerClient
 from indexer.errors import IndexerError
 from tests import tiny_models
@@ -116,6 +119,14 @@ def test_a_person_changes_the_model_compares_and_goes_back(service: Service, tin
     service.wait(lambda _: service.models()[BUNDLED].vectors >= len(NOTES) + 1)
     assert service.found("Leuchtturm", BUNDLED) == "late.txt"
     assert service.found("mon chat et le vétérinaire", BUNDLED) == "cat.md"
+
+    beside = CliRunner().invoke(app, ["--data-dir", str(service.data), "compare", "--json", "Leuchtturm"])
+    assert beside.exit_code == 0, beside.output
+    lists = json.loads(beside.stdout)
+    assert list(lists) == [reference, BUNDLED]
+    assert Path(lists[BUNDLED][0]["path"]).name == "late.txt"
+    table = CliRunner().invoke(app, ["--data-dir", str(service.data), "compare", "Leuchtturm"])
+    assert "in both" in table.stdout
 
     service.use(BUNDLED)
     service.wait(lambda s: s.switch is None and s.encoder.model == BUNDLED)
