@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 # Texts that are embedded and stored together: seconds of work on a slow machine, and a cheap transaction.
 BATCH_TEXTS = 64
 # How often a kept index looks for texts that it lacks.
-KEEP_S = 20.0
+KEEP_S = 2.0
 # A kept model that nobody asks gives its memory back.
 UNLOAD_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
@@ -484,6 +484,7 @@ class _Side:
         self._handed_over = False
         self._state: Any = "loading"
         self._message = ""
+        self._complete_at = -1
         self._done = 0
         self._total = 0
         self._samples: deque[tuple[float, int]] = deque()
@@ -618,7 +619,13 @@ class _Side:
 
     def _lacks(self) -> bool:
         store = self._models.store
-        return bool(store.model_counts(self.info.key)[1])
+        version = store.version
+        if version == self._complete_at:
+            return False
+        lacks = bool(store.model_counts(self.info.key)[1])
+        if not lacks:
+            self._complete_at = version
+        return lacks
 
     def _count(self, live: Live) -> None:
         have, lack, _ = live.index.ledger.counts()

@@ -139,6 +139,11 @@ class Store:
     def _file_of(self, key: str) -> Path:
         return self._dir / f"vectors-{key}.f32"
 
+    @property
+    def version(self) -> int:
+        """A number that grows with every change of the library, while it is open."""
+        return self._catalog.version
+
     def models(self) -> list[StoredModel]:
         """Every model that has or had an index here, the active one first."""
         return self._catalog.models()
