@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,9 +58,9 @@ def list_models(context: typer.Context, data_dir: DataDir = None, as_json: AsJso
     if as_json:
         typer.echo(cli._json(cli._builtins(found), indent=1))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for name in ("", "Model", "State", "Languages", "Licence"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "State")
     for name in ("Size", "Memory", "Dim.", "Tokens", "Speed"):
         table.add_column(name, justify="right", no_wrap=True)
     for model in found:
@@ -68,7 +69,7 @@ def list_models(context: typer.Context, data_dir: DataDir = None, as_json: AsJso
             "*" if model.recommended else "",
             cli._safe(cli._one_line(model.reference)),
             model.state,
-            cli._safe(cli._one_line(model.languages)),
+            cli._safe(cli._one_line(model.languages.removesuffix(" languages"))),
             cli._safe(cli._one_line(model.licence)),
             _bytes(size) if size else "",
             _bytes(model.memory_bytes) if model.memory_bytes else "",
@@ -338,9 +339,13 @@ def _download(client: IndexerClient, reference: str, *, quiet: bool) -> api.Prog
         TextColumn("{task.fields[left]}"),
     )
     last: api.Progress | None = None
-    with Progress(*columns, console=cli._console(stderr=True), transient=True, disable=quiet) as bar:
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(
+            Progress(*columns, console=cli._console(stderr=True), transient=True, disable=quiet)
+        )
         task = bar.add_task("Asking the Hub", total=None, left="")
-        for last in client.install_model(reference):
+        told = stack.enter_context(contextlib.closing(client.install_model(reference)))
+        for last in told:
             left = "" if last.remaining_s is None else f"about {_duration(last.remaining_s)} left"
             bar.update(
                 task,

@@ -309,9 +309,9 @@ class IndexerClient:
         Closing the generator stops the download; use it in `contextlib.closing`.
         """
         request = api.InstallModel(id=next(self._ids), reference=reference)
-        self._send(request)
         ended = False
         try:
+            self._send(request)
             while True:
                 message = self._receive()
                 if isinstance(message, api.Welcome) or message.id not in (request.id, 0):

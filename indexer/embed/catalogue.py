@@ -20,6 +20,7 @@ from indexer.embed import ModelChoice, hub
 from indexer.embed.bundled import DATA_SIZE, NAME, key
 from indexer.embed.folder import CONFIG
 from indexer.embed.measure import Measure, last_measured
+from indexer.embed.sentence import opened
 from indexer.errors import IndexerError
 from indexer.settings import Settings, cache_dir
 
@@ -324,7 +325,7 @@ def models(
         )
     for reference in (*settings.own_models, *library):
         if reference not in listed:
-            listed[reference] = _own(reference)
+            listed[reference] = _own(reference, settings, found)
     ready = [_with_library(model, library.get(model.reference), speeds, best) for model in listed.values()]
     order = {"active": 1, "building": 1, "kept": 1, "installed": 2, "available": 3}
     return tuple(sorted(ready, key=lambda model: 0 if model.recommended else order[model.state]))
@@ -334,7 +335,7 @@ def _named(reference: str, here: hub.Installed | None, settings: Settings, found
     model = known(reference)
     bundled = reference == NAME
     parameters = model.parameters if model else 0
-    shape = _shape(here.path) if here else _Shape()
+    shape = _shape(here.path, reference, settings) if here and not model else _Shape()
     size = _folder_bytes(cache_dir() / "models" / key()) if bundled else here.manifest.bytes if here else 0
     return api.Model(
         reference=reference,
@@ -344,17 +345,17 @@ def _named(reference: str, here: hub.Installed | None, settings: Settings, found
         summary=model.summary if model else "",
         languages=model.languages if model else "",
         licence=model.licence if model else here.manifest.licence if here else "",
-        parameters=parameters,
+        parameters=parameters or shape.parameters,
         download_bytes=0 if bundled or here else model.download_bytes if model else 0,
         installed_bytes=size or (DATA_SIZE if bundled else 0),
         memory_bytes=memory_bytes(parameters or shape.parameters, settings, found),
         dimensions=model.dimensions if model else shape.dimensions,
-        choices=model.choices if model else (),
+        choices=model.choices if model else shape.choices,
         max_tokens=model.max_tokens if model else shape.max_tokens,
     )
 
 
-def _own(reference: str) -> api.Model:
+def _own(reference: str, settings: Settings, found: Hardware) -> api.Model:
     """A model of the library that is none of the known, downloaded or set ones: a folder, a file, or gone."""
     path = Path(reference)
     is_file = path.suffix.lower() == ".gguf"
@@ -368,14 +369,17 @@ def _own(reference: str) -> api.Model:
         try:
             size = path.stat().st_size if is_file else _folder_bytes(path)
         except OSError:
-            size = 0
-    shape = _shape(path) if kind == "folder" else _Shape()
+            _log.info("%s cannot be read", path)
+    shape = _shape(path, "", settings) if kind == "folder" and path.is_absolute() else _Shape()
     return api.Model(
         reference=reference,
         name=path.name or reference,
         kind=kind,
         state="installed",
         installed_bytes=size,
+        memory_bytes=memory_bytes(shape.parameters, settings, found),
+        dimensions=shape.dimensions,
+        choices=shape.choices,
         max_tokens=shape.max_tokens,
     )
 
@@ -398,26 +402,22 @@ class _Shape(msgspec.Struct, frozen=True):
     """What a model's own files say, for those that are not known by name."""
 
     dimensions: int = 0
+    choices: tuple[int, ...] = ()
     max_tokens: int = 0
     parameters: int = 0
 
 
-def _shape(folder: Path) -> _Shape:
-    """A guess from config.json that is good enough for a list; loading the model reads it exactly."""
+def _shape(folder: Path, name: str, settings: Settings) -> _Shape:
+    """Read a folder; a second the first time, then some milliseconds. Nothing of one that cannot be read."""
     try:
-        config = hub.read_json(folder / CONFIG)
-    except IndexerError:
+        model = opened(folder, ModelChoice(), settings, name=name).model
+        config = hub.read_json(folder / model.transformer / CONFIG)
+        size = sum(file.stat().st_size for file in folder.rglob("*.safetensors") if file.is_file())
+    except (IndexerError, OSError) as error:
+        _log.info("%s cannot be read: %s", folder, error)
         return _Shape()
-
-    def number(name: str) -> int:
-        value = config.get(name) if isinstance(config, dict) else None
-        return value if isinstance(value, int) and 0 < value < 1 << 31 else 0
-
-    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors") if file.is_file())
-    width = (
-        2 if isinstance(config, dict) and "16" in str(config.get("dtype", config.get("torch_dtype"))) else 4
-    )
-    return _Shape(number("hidden_size"), number("max_position_embeddings"), size // width)
+    width = 2 if "16" in str(config.get("dtype") or config.get("torch_dtype")) else 4
+    return _Shape(model.full_dim or model.dim, model.choices, model.max_length, size // width)
 
 
 def _folder_bytes(folder: Path) -> int:

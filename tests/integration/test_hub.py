@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from indexer import api
-from indexer.embed import ModelChoice, hub
+from indexer.embed import ModelChoice, catalogue, hub
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.measure import last_measured
-from indexer.embed.verify import verified
+from indexer.embed.verify import verify_model
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings
 from tests.hub_server import HubServer
@@ -138,7 +138,11 @@ def test_an_installed_model_is_loaded_verified_and_removed(
     vectors = encoder.encode_passages(["the cat sat on a mat", "rain"])
     assert vectors.shape == (2, info.dim)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    answer = verified(7, encoder, NAME)
+    listed = {model.reference: model for model in catalogue.models(here, {})}[NAME]
+    assert (listed.kind, listed.state, listed.dimensions, listed.max_tokens) == ("hub", "installed", 48, 64)
+    assert listed.installed_bytes == sum(map(len, files.values()))
+    assert listed.parameters == pytest.approx(len(files[WEIGHTS]) / 4, rel=0.1)
+    answer = verify_model(7, here, choice)
     assert len(answer.pairs) == 7
     assert [pair.published for pair in answer.pairs] == [0.862, 0.214, 0.891, 0.187, 0.835, 0.77, 0.75]
     first = encoder.encode_passages([answer.pairs[0].first, answer.pairs[0].second])
