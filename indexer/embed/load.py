@@ -14,6 +14,7 @@ from indexer.settings import EmbeddingServer, Settings
 
 _BUNDLED = ModelChoice()
 _SERVER = "server:"
+_GGUF = ".gguf"
 
 
 def load_encoder(settings: Settings, choice: ModelChoice = _BUNDLED) -> Encoder:
@@ -29,6 +30,11 @@ def load_encoder(settings: Settings, choice: ModelChoice = _BUNDLED) -> Encoder:
 
         return ServerEncoder(_server(settings, choice), choice, settings)
     if (path := _path(choice)) is not None:
+        if path.suffix.lower() == _GGUF:
+            _before_torch()
+            from indexer.embed.gguf import load_gguf
+
+            return load_gguf(path, choice, settings)
         return _load_folder(settings, opened(path, choice, settings))
     if (path := _downloaded(choice)) is not None:
         return _load_folder(settings, opened(path, choice, settings, name=choice.reference))
@@ -51,6 +57,10 @@ def info_of(settings: Settings, choice: ModelChoice = _BUNDLED) -> EncoderInfo:
 
         return server_info(_server(settings, choice), choice, settings)
     if (path := _path(choice)) is not None:
+        if path.suffix.lower() == _GGUF:
+            from indexer.embed.gguf import gguf_info
+
+            return gguf_info(path, choice, settings)
         return opened(path, choice, settings).info
     if (path := _downloaded(choice)) is not None:
         return opened(path, choice, settings, name=choice.reference).info
@@ -67,9 +77,7 @@ def bundled_info() -> EncoderInfo:
 
 
 def _load_folder(settings: Settings, folder: ModelFolder) -> Encoder:
-    # Torch's threads wait for one another in a busy loop, which starves everybody once another program
-    # wants a core. Read when libgomp is loaded, so it has to be said before torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _before_torch()
     from indexer.embed.transformer import TransformerEncoder
 
     return TransformerEncoder(
@@ -79,6 +87,12 @@ def _load_folder(settings: Settings, folder: ModelFolder) -> Encoder:
         precision=settings.precision,
         instructions=settings.instructions,
     )
+
+
+def _before_torch() -> None:
+    # Torch's threads wait for one another in a busy loop, which starves everybody once another program
+    # wants a core. Read when libgomp is loaded, so it has to be said before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _path(choice: ModelChoice) -> Path | None:

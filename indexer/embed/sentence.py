@@ -15,17 +15,18 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
+from indexer.api import Task
 from indexer.embed import EncoderInfo, ModelChoice
 from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS, Layer, Model, ModelFolder
 from indexer.embed.tokens import open_tokenizer
 from indexer.errors import FatalError
-from indexer.settings import Settings, cache_dir, private_folder
+from indexer.settings import Instructions, Settings, cache_dir, private_folder
 
 INDEX = "model.safetensors.index.json"
 _MODULES = "modules.json"
@@ -100,6 +101,10 @@ _INSTRUCTIONS = {
 }
 # The tasks that embeddinggemma was trained with.
 _GEMMA_TASKS = {"notes": "search result", "code": "code retrieval", "question": "question answering"}
+# How the two are asked, where no file says it.
+QWEN_QUERY = f"Instruct: {_INSTRUCTIONS['notes']}\nQuery:"
+GEMMA_QUERY = f"task: {_GEMMA_TASKS['notes']} | query: "
+GEMMA_PASSAGE = "title: none | text: "
 _QWEN_CHOICES = (2048, 1024, 768, 512, 256, 128, 64, 32)
 _GEMMA_CHOICES = (512, 256, 128)
 # What in config.json says nothing about the vectors.
@@ -110,11 +115,11 @@ _NO_VECTORS = {
     *("output_hidden_states", "return_dict"),
 }
 # What Qwen3-Embedding pools.
-_QWEN_END = "<|endoftext|>"
+QWEN_END = "<|endoftext|>"
 _CODE_KEYS = {"auto_map", "kernel_config", "use_kernels", "custom_pipelines"}
 
 
-class _Family(NamedTuple):
+class Family(NamedTuple):
     """A well-known kind of models that does not say in its files how it wants its texts."""
 
     names: re.Pattern[str]
@@ -126,19 +131,19 @@ class _Family(NamedTuple):
 
 # Known by architecture and by a name that the files give (or the folder, which is where people keep it).
 _FAMILIES = (
-    _Family(
+    Family(
         re.compile(r"(?:multilingual-)?e5-(?:small|base|large)(?:-v2)?"),
         frozenset({"bert", "xlm-roberta"}),
         "query: ",
         "passage: ",
     ),
-    _Family(
+    Family(
         re.compile(r"multilingual-e5-large-instruct"),
         frozenset({"xlm-roberta"}),
         f"Instruct: {_INSTRUCTIONS['notes']}\nQuery: ",
     ),
-    _Family(re.compile(r"bge-m3(?:-retromae|-unsupervised)?"), frozenset({"xlm-roberta"}), "", pooling="cls"),
-    _Family(
+    Family(re.compile(r"bge-m3(?:-retromae|-unsupervised)?"), frozenset({"xlm-roberta"}), "", pooling="cls"),
+    Family(
         re.compile(r"bge-(?:small|base|large)-en-v1\.5"),
         frozenset({"bert"}),
         "Represent this sentence for searching relevant passages: ",
@@ -214,6 +219,36 @@ def chosen_dim(full: int, dimensions: int, name: str) -> int:
 def window(own: int, context_tokens: int) -> int:
     """Longest input in tokens, from what the model takes and what the person set."""
     return max(1, min(own, context_tokens or _DEFAULT_LENGTH, _LONGEST))
+
+
+def family_of(types: Set[str], names: Iterable[str]) -> Family | None:
+    """The well-known kind of models that a model belongs to, by architecture and by what it is called.
+
+    Args:
+        types: What transformers calls the architectures it may be of.
+        names: What it may be called, the most trusted name first; with or without the organisation.
+    """
+    for name in names:
+        last = re.split(r"/|--", name.rstrip("/").lower())[-1]
+        for family in _FAMILIES:
+            if types & family.types and family.names.fullmatch(last):
+                return family
+    return None
+
+
+def query_prefix(model: Model, instructions: Instructions, task: Task) -> str:
+    """What is put in front of a query.
+
+    Args:
+        model: Which model.
+        instructions: What the person wants an instruction-aware model to be told.
+        task: What is sought.
+    """
+    if not model.instruction:
+        return model.query_prefix
+    own = {"notes": instructions.notes, "code": instructions.code, "question": instructions.question}
+    words = " ".join(own[task].split()) or model.tasks.get(task, "")
+    return model.instruction.replace("{}", words, 1)
 
 
 def tasks_of(instruction: str, own: str = "") -> dict[str, str]:
@@ -306,7 +341,7 @@ class _Reader:
         if family is not None:
             query, passage = query or family.query, passage or family.passage
         if not modules and model_type == "qwen3" and not query:
-            query = f"Instruct: {_INSTRUCTIONS['notes']}\nQuery:"
+            query = QWEN_QUERY
         instruction, words = instruction_of(query)
         after = self._after(modules, config, family)
         files = [("", file) for file in self._weights(transformer)]
@@ -455,19 +490,14 @@ class _Reader:
 
     # --- what they say ----------------------------------------------------------------------------
 
-    def _family(self, model_type: str, config: dict[str, Any]) -> _Family | None:
+    def _family(self, model_type: str, config: dict[str, Any]) -> Family | None:
         names = [
             self._given,
             str(config.get("_name_or_path", "")),
             *self._path.parts[-3:],
             self._readme_name(),
         ]
-        for name in names:
-            last = re.split(r"/|--", name.rstrip("/").lower())[-1]
-            for family in _FAMILIES:
-                if model_type in family.types and family.names.fullmatch(last):
-                    return family
-        return None
+        return family_of({model_type}, names)
 
     def _readme_name(self) -> str:
         """What the model's card calls it, in its head or where its evaluations are listed."""
@@ -494,7 +524,7 @@ class _Reader:
             chosen.append(prompt if isinstance(prompt, str) else "")
         return chosen[0], chosen[1]
 
-    def _after(self, modules: list[_Module], config: dict[str, Any], family: _Family | None) -> _After:
+    def _after(self, modules: list[_Module], config: dict[str, Any], family: Family | None) -> _After:
         text = config.get("text_config")
         text = text if isinstance(text, dict) else config
         dim = next((text[key] for key in ("hidden_size", "d_model", "dim") if _is_number(text.get(key))), 0)
@@ -610,7 +640,7 @@ class _Reader:
         except FatalError as error:
             raise self._unsuitable(f"{TOKENIZER} cannot be read: {error.__cause__}") from error
         said = self._json(str((file.parent / "tokenizer_config.json").relative_to(self._path)))
-        end = _QWEN_END if qwen else ""
+        end = QWEN_END if qwen else ""
         if said.get("add_eos_token") is True:
             token = said.get("eos_token")
             token = token.get("content") if isinstance(token, dict) else token
@@ -661,10 +691,15 @@ def _fingerprint(weights: list[tuple[str, Path]], digest: hashlib.blake2b) -> No
         for tensor in tensors:
             digest.update(repr((tensor.name, tensor.kind)).encode())
             size = tensor.last - tensor.first
-            step = max(_BLOCK, size // _BLOCKS)
-            for start in range(0, size, step):
+            for start, count in spread(size):
                 streams[tensor.file].seek(tensor.first + start)
-                digest.update(streams[tensor.file].read(min(_BLOCK, size - start)))
+                digest.update(streams[tensor.file].read(count))
+
+
+def spread(size: int) -> Iterator[tuple[int, int]]:
+    """First byte and length of the blocks of a tensor that name it; see `_fingerprint`."""
+    step = max(_BLOCK, -(-size // _BLOCKS))
+    return ((start, min(_BLOCK, size - start)) for start in range(0, size, step))
 
 
 def _tensors(prefix: str, file: Path) -> Iterator[_Tensor]:

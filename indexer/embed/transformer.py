@@ -17,8 +17,9 @@ import numpy as np
 from indexer.api import Task
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.folder import CONFIG, WEIGHTS, Layer, ModelFolder
-from indexer.embed.sentence import harmless
-from indexer.embed.tokens import clean, open_tokenizer
+from indexer.embed.sentence import harmless, query_prefix
+from indexer.embed.tokens import open_tokenizer
+from indexer.embed.windows import beginning, even_cuts, means, most_windows
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Instructions
 
@@ -28,18 +29,12 @@ if TYPE_CHECKING:
 _NO_INSTRUCTIONS = Instructions()
 _log = logging.getLogger(__name__)
 
-# A token is at least a character, but white space and dropped characters are none: this much of a
-# text is tokenized to fill `max_length`, so that a text of any length costs about the same.
-_CHARACTERS_A_TOKEN = 40
 # Padded tokens that go through the model together. On a CPU more brings nothing (the matrix
 # products are large enough) and leaves the caches; a GPU wants much more.
 _BUDGET_CPU = 2_048
 _BUDGET_GPU = 32_768
 # Where memory is short, batches are halved down to this.
 _SMALLEST_BUDGET = 256
-# Of a passage longer than the model takes, so many windows and tokens are embedded; the rest is not.
-_WINDOWS = 32
-_TOKENS_IN_WINDOWS = 65_536
 # A piece of a text may have a few tokens more on its own than it had in the text.
 _SLACK = 8
 # In these no token sees what follows it. Padded behind the text, they need no mask, which is faster.
@@ -112,7 +107,7 @@ class TransformerEncoder:
         except IndexerError as error:
             raise FatalError(error.title, error.message) from error
         except Exception as error:  # a stranger's model may want other inputs, or give other outputs
-            raise _cannot_load(folder.path, error) from error
+            raise cannot_load(folder.path, error) from error
 
     @property
     def info(self) -> EncoderInfo:
@@ -159,12 +154,7 @@ class TransformerEncoder:
         """
         found = [self._windows(text, ids) for text, ids in self._passages(texts)]
         vectors = self._embed([window for windows in found for window in windows])
-        if len(vectors) == len(texts):
-            return vectors
-        first = np.cumsum([0, *map(len, found)])[:-1]
-        sums = np.add.reduceat(vectors, first, axis=0, dtype=np.float32)
-        means: Vectors = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        return means
+        return means(vectors, [len(windows) for windows in found])
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as a passage, prefix and special tokens included, of all its windows."""
@@ -172,16 +162,7 @@ class TransformerEncoder:
 
     def query_prefix(self, task: Task = "notes") -> str:
         """What is put in front of a query of this kind."""
-        spec = self._spec
-        if not spec.instruction:
-            return spec.query_prefix
-        own = {
-            "notes": self._instructions.notes,
-            "code": self._instructions.code,
-            "question": self._instructions.question,
-        }
-        words = " ".join(own[task].split()) or spec.tasks.get(task, "")
-        return spec.instruction.replace("{}", words, 1)
+        return query_prefix(self._spec, self._instructions, task)
 
     # --- texts to tokens ------------------------------------------------------------------------------
 
@@ -218,18 +199,15 @@ class TransformerEncoder:
 
     def _queries(self, prefix: str, texts: Sequence[str]) -> list[_Input]:
         cut = self._spec.max_length
-        found = self._shortened(prefix, [_beginning(text, cut) for text in texts])
+        found = self._shortened(prefix, [beginning(text, cut) for text in texts])
         unpooled = self._prompt_tokens(prefix)
         return [_Input(ids, unpooled) for ids in found]
 
     def _passages(self, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
         """Each text, cut to what is embedded of it, and its tokens, however many."""
-        cut = self._spec.max_length * self._most_windows()
-        texts = [_beginning(text, cut) for text in texts]
+        cut = self._spec.max_length * most_windows(self._spec.max_length)
+        texts = [beginning(text, cut) for text in texts]
         return list(zip(texts, self._tokenize(self._spec.passage_prefix, texts), strict=True))
-
-    def _most_windows(self) -> int:
-        return max(1, min(_WINDOWS, _TOKENS_IN_WINDOWS // self._spec.max_length))
 
     def _windows(self, text: str, ids: list[int]) -> list[_Input]:
         """The text as one input or, where it has too many tokens, as several of about the same length."""
@@ -239,11 +217,10 @@ class TransformerEncoder:
             return [_Input(ids, unpooled)]
         room = max(1, spec.max_passage - min(_SLACK, spec.max_passage // 4))
         ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
-        ends = ends[: room * self._most_windows()]
-        count = max(1, -(-len(ends) // room))
-        if count == 1:
+        parts = even_cuts(len(ends[: room * most_windows(spec.max_length)]), room)
+        if len(parts) == 1:
             return [_Input(ids, unpooled) for ids in self._shortened(prefix, [text])]
-        cuts = [0, *(ends[len(ends) * at // count - 1] for at in range(1, count + 1))]
+        cuts = [0, *(ends[last - 1] for _, last in parts)]
         pieces = [text[first:last] for first, last in pairwise(cuts)]
         found = self._shortened(prefix, [piece for piece in pieces if piece.strip()] or pieces[:1])
         return [_Input(ids, unpooled) for ids in found]
@@ -374,13 +351,6 @@ def pooled(
     return torch.cat(vectors, dim=1)
 
 
-def _beginning(text: str, tokens: int) -> str:
-    """Of an endless text as much as could fill so many tokens."""
-    cut = tokens * _CHARACTERS_A_TOKEN
-    # White space in front stands for no token, but could fill all of the cut.
-    return clean(text[:cut] if text[:1].strip() else text.lstrip()[:cut])
-
-
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Group texts of similar length, so that little is padded.
 
@@ -479,7 +449,7 @@ def load_transformer(folder: ModelFolder, dtype: torch.dtype) -> Any:
     except FatalError:
         raise
     except Exception as error:  # three libraries' ways to say that the files do not fit
-        raise _cannot_load(path, error) from error
+        raise cannot_load(path, error) from error
 
 
 def from_pretrained(place: str, config: Any, dtype: torch.dtype, **more: Any) -> Any:
@@ -561,7 +531,7 @@ def load_layers(folder: ModelFolder, device: torch.device) -> list[Callable[[tor
         try:
             layers.append(layer_of(layer))
         except Exception as error:  # as above
-            raise _cannot_load(folder.path / layer.path, error) from error
+            raise cannot_load(folder.path / layer.path, error) from error
     return layers
 
 
@@ -604,7 +574,8 @@ def _load_mapped_bert(path: Path, config: dict[str, Any]) -> Any:
     return model.eval()
 
 
-def _cannot_load(place: Path, error: Exception) -> FatalError:
+def cannot_load(place: Path, error: Exception) -> FatalError:
+    """What a person is told when a library refuses a model's files."""
     return FatalError(
         "The language model cannot be loaded",
         f"{place}: {error}. Remove it and install it again; the bundled one is made again at the next start.",

@@ -16,6 +16,7 @@ from indexer.embed import transformer as transformer_module
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.sentence import read_folder
 from indexer.embed.transformer import TransformerEncoder
+from indexer.embed.windows import most_windows
 from indexer.errors import IndexerError
 from indexer.settings import Instructions, Settings
 from tests import tiny_models
@@ -308,7 +309,7 @@ def test_endless_and_odd_texts(folders: dict[str, Path]) -> None:
         for found in (encoder.encode_passages(odd), encoder.encode_queries(odd)):
             assert found.shape == (len(odd), HIDDEN)
             np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-        most = encoder._most_windows() * encoder._spec.max_length
+        most = most_windows(encoder._spec.max_length) * encoder._spec.max_length
         assert max(encoder.count_tokens(odd)) <= most
 
 
