@@ -15,13 +15,14 @@ import contextlib
 import hmac
 import ipaddress
 import itertools
+import json
 import logging
 import secrets
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -31,6 +32,7 @@ import msgspec
 from indexer import api
 from indexer.api import Task
 from indexer.client import Endpoint, ensure_service
+from indexer.embed.tokens import clean
 from indexer.errors import FatalError, IndexerError
 
 if TYPE_CHECKING:
@@ -41,17 +43,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R", bound=api.Reply)
+_Kind = Literal["query", "passage"]
 
 MAX_INPUTS = 2048
 MAX_BODY_BYTES = 32 << 20
 
 _BODY_S = 60.0
 _END_S = 10
+_LOADING_TRIES, _LOADING_REST_S = 100, 0.2
 _KEEP_ALIVE_S = 75
 _WAITING_REQUESTS = 256
-# Of one message to the service, which takes `api.MAX_REQUEST_BYTES`.
+# Of one message to the service, which takes `api.MAX_REQUEST_BYTES`. Queries go before everything else, a
+# message at a time, so that somebody who searches waits for one message.
 _MESSAGE_BYTES = api.MAX_REQUEST_BYTES - (64 << 10)
-_MESSAGE_TEXTS = 256
+_MESSAGE_TEXTS: Mapping[_Kind, int] = {"passage": 256, "query": 16}
 # Texts that one request may put into a message when others wait, too.
 _TURN = 32
 # Messages under way: one that the model works on and one that is ready when it has done so.
@@ -60,8 +65,6 @@ _UNDER_WAY = 2
 _QUERY = {"query", "search_query", "retrieval.query"}
 _PASSAGE = {"passage", "document", "search_document", "retrieval.passage"}
 _TASKS: tuple[Task, ...] = ("notes", "code", "question")
-
-_Kind = Literal["query", "passage"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ def _listen(door: Door) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(_WAITING_REQUESTS)  # who reads the line that says so may connect at once
     except OSError as error:
         listener.close()
         raise FatalError(
@@ -327,7 +331,11 @@ class _Endpoints:
         return _json(model)
 
     async def _model(self) -> dict[str, Any]:
-        encoder = (await self._answer(self._service.status())).encoder
+        for _ in range(_LOADING_TRIES):  # clients ask for it first of all, and do not ask twice
+            encoder = (await self._answer(self._service.status())).encoder
+            if encoder.state != "loading":
+                break
+            await asyncio.sleep(_LOADING_REST_S)
         if encoder.state != "ready":
             raise _WrongError(503, encoder.message or "The model is being loaded.", code="model_not_ready")
         return {
@@ -377,8 +385,9 @@ async def _body(request: Request) -> Any:
     except TimeoutError:
         raise _WrongError(408, "The request did not arrive in time.") from None
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+        # Not msgspec's: half a pair of surrogates is wrong, but common where texts were cut.
+        return json.loads(body)
+    except (ValueError, RecursionError):
         raise _WrongError(400, "The request is not JSON.") from None
 
 
@@ -420,16 +429,16 @@ def _texts(given: Any) -> list[str]:
             )
         if not isinstance(text, str):
             raise _WrongError(400, "'input' holds what is no string.", param="input")
-        if not text.strip():
+        if not text:
             raise _WrongError(400, "'input' holds an empty text.", param="input")
-        if len(text) > _MESSAGE_BYTES or _size(text) > _MESSAGE_BYTES:
+        if len(text) > _MESSAGE_BYTES or _size(clean(text)) > _MESSAGE_BYTES:
             raise _WrongError(
                 400,
                 "A text of 'input' is too long. Send it in parts.",
                 param="input",
                 code="context_length_exceeded",
             )
-    return texts
+    return [clean(text) for text in texts]
 
 
 def _kind(body: dict[str, Any], model: str) -> _Kind:
@@ -438,10 +447,11 @@ def _kind(body: dict[str, Any], model: str) -> _Kind:
         given = body.get(name)
         if given is None:
             continue
-        if given in _QUERY:
-            return "query"
-        if given in _PASSAGE:
-            return "passage"
+        if isinstance(given, str):
+            if given in _QUERY:
+                return "query"
+            if given in _PASSAGE:
+                return "passage"
         raise _WrongError(400, f"'{name}' is neither query nor passage.", param=name)
     return "query" if model.endswith(":query") else "passage"
 
@@ -557,7 +567,7 @@ class _Together:
         """Send what waits, as long as not enough is under way."""
         waiting = self._waiting[how]
         while waiting and self._under_way.get(how, 0) < _UNDER_WAY:
-            parts = self._next(waiting)
+            parts = self._next(waiting, _MESSAGE_TEXTS[how.kind])
             if not parts:
                 break
             self._under_way[how] = self._under_way.get(how, 0) + 1
@@ -568,17 +578,17 @@ class _Together:
             self._waiting.pop(how, None)
             self._under_way.pop(how, None)
 
-    def _next(self, waiting: deque[_Wanted]) -> list[_Part]:
+    def _next(self, waiting: deque[_Wanted], most: int) -> list[_Part]:
         """The next message: some texts of every request in turn, until it is full."""
         parts: list[_Part] = []
         texts, size = 0, 0
-        while waiting and texts < _MESSAGE_TEXTS:
+        while waiting and texts < most:
             wanted = waiting[0]
             if wanted.done.done():
                 waiting.popleft()
                 continue
             first = end = wanted.next
-            while end < len(wanted.texts) and end - first < _TURN and texts < _MESSAGE_TEXTS:
+            while end < len(wanted.texts) and end - first < _TURN and texts < most:
                 more = _size(wanted.texts[end])
                 if texts and size + more > _MESSAGE_BYTES:
                     break
