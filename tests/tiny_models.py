@@ -256,3 +256,115 @@ def _layer_norm(folder: Path, *, seed: int) -> None:
 
 def _write(file: Path, content: object) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
+
+
+GGUF_NAMES = {
+    "embed_tokens.weight": "token_embd.weight",
+    "norm.weight": "output_norm.weight",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    """What llama.cpp calls a tensor of Qwen3."""
+    if name in GGUF_NAMES:
+        return GGUF_NAMES[name]
+    _, layer, part = name.split(".", 2)
+    part, kind = part.rsplit(".", 1)
+    return f"blk.{layer}.{GGUF_NAMES[part]}.{kind}"
+
+
+def write_gguf(folder: Path, file: Path, kind: str = "F16", *, pooling: int | None = 3, **more: Any) -> Path:
+    """Write a folder of Qwen3's kind as llama.cpp's converter does, matrices in the given type.
+
+    Args:
+        folder: Made by `sentence` or `transformer`.
+        file: Where to.
+        kind: Such as ``F16`` or ``Q8_0``.
+        pooling: As llama.cpp numbers them; None for a file that does not say.
+        more: Further keys, or other values for those that are there; None leaves one out.
+    """
+    import gguf
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokens = [tokenizer.id_to_token(at) for at in range(tokenizer.get_vocab_size())]
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    end = tokenizer.token_to_id("<|endoftext|>")
+    keys: dict[str, Any] = {
+        "general.name": "Tiny Embedding",
+        "qwen3.block_count": config["num_hidden_layers"],
+        "qwen3.context_length": config["max_position_embeddings"],
+        "qwen3.embedding_length": config["hidden_size"],
+        "qwen3.feed_forward_length": config["intermediate_size"],
+        "qwen3.attention.head_count": config["num_attention_heads"],
+        "qwen3.attention.head_count_kv": config["num_key_value_heads"],
+        "qwen3.attention.key_length": config["head_dim"],
+        "qwen3.attention.value_length": config["head_dim"],
+        "qwen3.attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "qwen3.rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
+        "qwen3.pooling_type": pooling,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3 if token in special else 1 for token in tokens],
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
+        "tokenizer.ggml.eos_token_id": end,
+        "tokenizer.ggml.padding_token_id": end,
+        "tokenizer.ggml.add_eos_token": True,
+        "tokenizer.ggml.add_bos_token": False,
+        **{name.replace("__", "."): value for name, value in more.items()},
+    }
+    writer = gguf.GGUFWriter(str(file), "qwen3")
+    for name, value in keys.items():
+        if isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        elif isinstance(value, str):
+            writer.add_string(name, value)
+        elif value is not None:
+            writer.add_array(name, value)
+    for name, weight in load_file(folder / "model.safetensors").items():
+        is_matrix = weight.ndim == 2
+        wanted = gguf.GGMLQuantizationType[kind if is_matrix else "F32"]
+        writer.add_tensor(gguf_name(name), gguf.quants.quantize(weight, wanted), raw_dtype=wanted)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def dequantised(file: Path, folder: Path, target: Path) -> Path:
+    """A folder with the weights that a .gguf file really holds, otherwise as the one it was made of."""
+    import shutil
+
+    import gguf
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(folder, target)
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(str(file)).tensors}
+    weights = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        tensor = read[gguf_name(name)]
+        plain = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        weights[name] = np.ascontiguousarray(plain.reshape(weight.shape), np.float32)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target

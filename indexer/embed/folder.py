@@ -71,7 +71,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         tasks: The model's own words for a task, by `indexer.api.Task`.
         transformer: Folder of the transformer inside the model's folder; empty for itself.
         lowercase: Whether texts are turned to lower case.
-        append: A special token at the end that the tokenizer does not put there itself.
+        append: A special token at the end, put there where the tokenizer does not do that itself.
         choices: Shorter lengths of vectors that it was trained for, the longest first.
         full_dim: Length of the vectors that the model itself gives; 0 for `dim`.
     """

@@ -98,7 +98,7 @@ class Header(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """Where a tensor is in the file; `size` is 0 where its type is not known."""
+    """Where a tensor is in the file, and its type as ggml numbers them."""
 
     name: str
     kind: int
@@ -112,10 +112,12 @@ class GgufModel(ModelFolder, frozen=True, kw_only=True):
     Attributes:
         counts: A tokenizer.json to count tokens by.
         architecture: As llama.cpp calls it.
+        head_dim: Length of the vectors that attention compares; 0 where the file does not say.
     """
 
     counts: Path
     architecture: str
+    head_dim: int
 
     @property
     def info(self) -> EncoderInfo:
@@ -287,11 +289,14 @@ def read_header(data: mmap.mmap | bytes) -> Header:
         raise ValueError("its alignment is wrong")
     start = -(-cursor.at // alignment) * alignment
     tensors = []
-    for tensor in found:
+    next_first = len(data)
+    for tensor in sorted(found, key=lambda tensor: -tensor.first):
         first = start + tensor.first
         if first > len(data) or tensor.size > len(data) - first:
             raise ValueError("it ends too early; was it downloaded to the end?")
-        tensors.append(tensor._replace(first=first))
+        # One of an unknown type reaches to the next.
+        tensors.append(tensor._replace(first=first, size=tensor.size or next_first - first))
+        next_first = first
     return Header(values, tuple(tensors), cursor.at)
 
 
@@ -364,7 +369,11 @@ def _model(path: Path, header: Header, digest: str, choice: ModelChoice, setting
         full_dim=dim,
     )
     return GgufModel(
-        path=path, model=model, counts=bundled_folder().info.tokenizer, architecture=architecture
+        path=path,
+        model=model,
+        counts=bundled_folder().info.tokenizer,
+        architecture=architecture,
+        head_dim=number("attention.key_length"),
     )
 
 
@@ -440,6 +449,9 @@ def _load_dequantised(model: GgufModel, dtype: torch.dtype) -> Any:
         _no_bars()
         place, file = str(model.path.parent), model.path.name
         config = AutoConfig.from_pretrained(place, gguf_file=file, local_files_only=True)
+        if model.head_dim and hasattr(config, "head_dim"):
+            # Transformers 5.23 does not read Qwen3's, and takes 128, which those that were published have.
+            config.head_dim = model.head_dim
         return from_pretrained(place, config, dtype, gguf_file=file, use_safetensors=None)
     except FatalError:
         raise
@@ -697,7 +709,8 @@ def _silence(llama_cpp: Any) -> None:
     global _callback  # C keeps the pointer, so Python must keep the function
     if _callback is not None:
         return
-    levels = {1: logging.DEBUG, 2: logging.WARNING, 3: logging.ERROR}
+    # Of ggml's levels the third are warnings about ways to use it that are meant here.
+    levels = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.ERROR}
 
     def tell(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         if (known := levels.get(level)) is not None and _NATIVE_LOG.isEnabledFor(known):

@@ -178,7 +178,7 @@ class TransformerEncoder:
         special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
         tokenizer.encode_special_tokens = not any(token in prefixes for token in special)
         end = tokenizer.token_to_id(spec.append) if spec.append else None
-        self._end = [] if end is None else [end]
+        self._end = [] if end is None or end in tokenizer.encode("a").ids[-1:] else [end]
         self._special = tokenizer.num_special_tokens_to_add(False) + len(self._end)
         self._unpooled: dict[str, int] = {}
 
