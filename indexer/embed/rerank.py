@@ -29,8 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS
+from indexer.embed.sentence import harmless
 from indexer.embed.tokens import clean, open_tokenizer
-from indexer.embed.transformer import batches, choose_device, stay_offline
+from indexer.embed.transformer import batches, choose_device, choose_dtype, stay_offline
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings
 
@@ -57,7 +58,6 @@ _SAME_HEAD = 0.5
 
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_CODE_KEYS = {"auto_map", "kernel_config", "use_kernels", "custom_pipelines"}
 _POSITIVE = {"yes", "true", "relevant", "positive"}
 # Passages are chunks: what a model could read beyond this would only cost memory.
 _LONGEST = 8_192
@@ -142,7 +142,7 @@ def load_reranker(
     if threads > 0:
         torch.set_num_threads(threads)
     where = choose_device(device)
-    model = _load_model(folder, config, causal=causal, dtype=_dtype(where))
+    model = _load_model(folder, config, causal=causal, dtype=choose_dtype(where, "auto"))
     try:
         model = model.to(where)
     except torch.OutOfMemoryError as error:
@@ -279,31 +279,6 @@ def _open_tokenizer(folder: Path) -> Tokenizer:
         raise _unsuitable(folder, f"{TOKENIZER} cannot be read: {error.__cause__}") from error
 
 
-def _dtype(device: torch.device) -> torch.dtype:
-    import torch
-
-    if device.type == "cpu":
-        return torch.float32
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float16
-
-
-def _harmless(value: Any) -> Any:
-    """A config without what makes transformers fetch or run code, at any depth.
-
-    What config.json says of the implementation of attention wins over the argument of
-    `from_pretrained`, and may name a repository of kernels.
-    """
-    if isinstance(value, dict):
-        return {
-            key: _harmless(item)
-            for key, item in value.items()
-            if not key.endswith("_implementation") and key not in _CODE_KEYS
-        }
-    return [_harmless(item) for item in value] if isinstance(value, list) else value
-
-
 def _load_model(folder: Path, config: dict[str, Any], *, causal: bool, dtype: torch.dtype) -> Any:
     """The model in inference mode.
 
@@ -321,7 +296,7 @@ def _load_model(folder: Path, config: dict[str, Any], *, causal: bool, dtype: to
         try:
             model, report = kind.from_pretrained(
                 str(folder),
-                config=CONFIG_MAPPING[config["model_type"]].from_dict(_harmless(config)),
+                config=CONFIG_MAPPING[config["model_type"]].from_dict(harmless(config)),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
