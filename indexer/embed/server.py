@@ -32,6 +32,7 @@ import numpy as np
 from indexer.api import Task
 from indexer.embed import EncoderInfo, ModelChoice, Vectors
 from indexer.embed.bundled import bundled_folder
+from indexer.embed.sentence import GEMMA_PASSAGE, GEMMA_QUERY, QWEN_QUERY, family_of, instruction_of, tasks_of
 from indexer.embed.tokens import TokenCounter, clean
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import EmbeddingServer, Settings, cache_dir, private_folder
@@ -75,12 +76,6 @@ _SPECIAL_TOKENS = 16
 # Characters; a server that refuses these has another reason than their length.
 _SHORTEST_PART = 64
 
-_QWEN3_QUERY = "Instruct: {task}\nQuery:"
-_INSTRUCTIONS: Mapping[Task, str] = {
-    "notes": "Given a web search query, retrieve relevant passages that answer the query",
-    "code": "Given a description of what code does, retrieve the code that does it",
-    "question": "Given a question, retrieve passages that answer the question",
-}
 _TOO_MUCH = re.compile(
     r"too (long|large|many|big)|maximum|exceed|at most|less than|longer than|context.(length|size|window)"
     r"|batch size|input length",
@@ -140,19 +135,16 @@ class ServerEncoder:
         self.info = memory.info(settings)
         self._line = _Line(server, choice, memory.current)
         self.device = self._line.host
-        self._passage_prefix = server.passage_prefix
-        self._query_prefix = server.query_prefix
-        if not server.query_prefix and "qwen3-embedding" in memory.current.model.lower():
-            # No server adds it, and without it queries are embedded as if they were passages.
-            self._query_prefix = _QWEN3_QUERY
+        self._query_prefix, self._passage_prefix = _prefixes(server, memory.current)
         self._instructions = settings.instructions
         self._counter: TokenCounter | None = None
         self._counting = threading.Lock()
 
     def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
         """As `Encoder.encode_queries`; a query longer than the server takes is embedded in parts."""
-        instruction = getattr(self._instructions, task) or _INSTRUCTIONS[task]
-        return self._encode(texts, self._query_prefix.replace("{task}", instruction), "query")
+        own = " ".join(getattr(self._instructions, task).split())
+        words = own or tasks_of(self._query_prefix).get(task, "")
+        return self._encode(texts, self._query_prefix.replace("{task}", words), "query")
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """As `Encoder.encode_passages`."""
@@ -277,10 +269,10 @@ class _Memory:
         """The model that was seen last, for the rest of the program."""
         server, edition = self._server, self.current
         longest = min(server.max_tokens, settings.context_tokens or server.max_tokens)
-        prefix = len(server.passage_prefix.encode())
+        prefix = len(_prefixes(server, edition)[1].encode())
         return EncoderInfo(
             key=self._key(),
-            name=f"{edition.model} ({server.name})",
+            name=f"{_last(edition.model)} ({server.name})",
             dim=edition.dim,
             max_tokens=max(16, longest - _SPECIAL_TOKENS - prefix),
             tokenizer=bundled_folder().info.tokenizer,
@@ -290,8 +282,27 @@ class _Memory:
         """Without the URL, so that a server may move to another port."""
         edition = self.current
         before = sum(other.name == edition.name for other in self._editions[: self.last])
-        made_of = (self._server.name, self._server.passage_prefix, edition.name, before)
+        made_of = (self._server.name, _prefixes(self._server, edition)[1], edition.name, before)
         return f"server-{_slug(edition.model)}-{_digest(made_of)}"
+
+
+def _prefixes(server: EmbeddingServer, edition: _Edition) -> tuple[str, str]:
+    """What is put in front of queries and of passages.
+
+    What the person set, or what a well-known model wants by its name: servers do not add it, and without it
+    queries are embedded as if they were passages. One that tells the two apart by itself gets nothing.
+    """
+    if server.query_prefix or server.passage_prefix or edition.kinds:
+        return server.query_prefix, server.passage_prefix
+    name = _last(edition.model).lower()
+    family = family_of(frozenset({"bert", "xlm-roberta"}), [name])
+    query, passage = (family.query, family.passage) if family is not None else ("", "")
+    if "qwen3-embedding" in name:
+        query = QWEN_QUERY
+    elif "embeddinggemma" in name:
+        query, passage = GEMMA_QUERY, GEMMA_PASSAGE
+    template, _ = instruction_of(query)
+    return template.replace("{}", "{task}") or query, passage
 
 
 # --- the way to it ----------------------------------------------------------------------------------
@@ -968,10 +979,14 @@ def _retry_after(text: str) -> float:
     return min(max(seconds, 0.0), 3600.0) if seconds == seconds else 0.0
 
 
+def _last(name: str) -> str:
+    """A model's name without its organisation, or without the folders that llama.cpp's server tells, too."""
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
 def _slug(text: str) -> str:
     """Letters, digits, dots and hyphens, at most 40, that still look like the text."""
-    last = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", last)[:40].strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9.]+", "-", _last(text))[:40].strip("-.") or "model"
 
 
 def _digest(value: object) -> str:

@@ -379,12 +379,32 @@ def test_prefixes_and_instructions(stand_in: StandIn, connect: Opened) -> None:
     assert sent[2] == "passage: a list"
 
 
-def test_queries_of_qwen3_get_its_instruction_without_being_told(stand_in: StandIn, connect: Opened) -> None:
-    encoder = connect(model="Qwen/Qwen3-Embedding-0.6B")
+@pytest.mark.parametrize(
+    ("model", "query", "passage"),
+    [
+        ("Qwen/Qwen3-Embedding-0.6B", r"Instruct: \S.+\nQuery:ferry", "The ferry"),
+        ("/models/qwen3-embedding-0.6b-q4_k_m.gguf", r"Instruct: \S.+\nQuery:ferry", "The ferry"),
+        ("embeddinggemma:300m", r"task: search result \| query: ferry", "title: none | text: The ferry"),
+        ("intfloat/multilingual-e5-large", "query: ferry", "passage: The ferry"),
+        ("intfloat/multilingual-e5-large-instruct", r"Instruct: \S.+\nQuery: ferry", "The ferry"),
+        ("BAAI/bge-m3", "ferry", "The ferry"),
+        ("text-embedding-3-small", "ferry", "The ferry"),
+    ],
+)
+def test_what_well_known_models_want_in_front_is_added(
+    stand_in: StandIn, connect: Opened, model: str, query: str, passage: str
+) -> None:
+    encoder = connect(model=model)
     encoder.encode_queries(["ferry"])
     encoder.encode_passages(["The ferry"])
-    assert re.fullmatch(r"Instruct: \S.+\nQuery:ferry", stand_in.sent[0].texts[0])
-    assert stand_in.sent[1].texts == ["The ferry"]
+    assert re.fullmatch(query, stand_in.sent[0].texts[0])
+    assert stand_in.sent[1].texts == [passage]
+    stand_in.asked.clear()
+    as_set = connect(model=model, query_prefix=" ")
+    as_set.encode_queries(["ferry"])
+    as_set.encode_passages(["The ferry"])
+    assert [asked.texts for asked in stand_in.sent] == [[" ferry"], ["The ferry"]]
+    assert (as_set.info.key == encoder.info.key) == (passage == "The ferry")
 
 
 def test_a_server_that_tells_queries_from_passages_is_told(stand_in: StandIn, connect: Opened) -> None:
