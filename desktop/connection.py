@@ -123,7 +123,7 @@ class Connection(QObject):
 
         Args:
             message: What to ask.
-            done: Called with every reply; more than once for a search.
+            done: Called with every reply; more than once for a search, or for what tells how far it is.
             failed: Called instead when it fails; without it `Connection.failed` is emitted.
 
         Returns:
@@ -158,6 +158,11 @@ class Connection(QObject):
         """Forget a request and tell the service that nobody waits for it."""
         self._waiting.pop(request_id, None)
         if self._pending.pop(request_id, None) is not None and self._greeted:
+            self._socket.write(api.encode(api.Cancel(id=next(self._ids), target=request_id)))
+
+    def interrupt(self, request_id: int) -> None:
+        """Ask the service to stop working on a request; what becomes of it is still told."""
+        if request_id in self._pending and self._greeted:
             self._socket.write(api.encode(api.Cancel(id=next(self._ids), target=request_id)))
 
     def _connect(self, attempt: int, endpoint: Endpoint) -> None:
@@ -203,7 +208,8 @@ class Connection(QObject):
         if isinstance(reply, api.Status) and reply.id == 0:
             self.status.emit(reply)
             return
-        last = not (isinstance(reply, api.SearchResult) and not reply.final)
+        more = isinstance(reply, api.Progress) or (isinstance(reply, api.SearchResult) and not reply.final)
+        last = not more
         pending = self._pending.pop(reply.id, None) if last else self._pending.get(reply.id)
         if pending is None:
             return

@@ -41,6 +41,8 @@ class HelpDialog(QDialog):
             ("Ctrl++   Ctrl+−   Ctrl+0", self.tr("Zoom the page of the preview")),
             ("Ctrl+O", self.tr("Add a folder")),
             ("Ctrl+,", self.tr("Library, problems and settings")),
+            ("Ctrl+Shift+L", self.tr("Models")),
+            ("Ctrl+D", self.tr("Compare with the model that is kept, side by side")),
             ("Esc", self.tr("Clear the search")),
             ("F1   ?", self.tr("This list")),
         )

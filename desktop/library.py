@@ -1,31 +1,23 @@
-"""The library: its folders, the files that could not be read, and the few settings."""
+"""The library: its folders, the files that could not be read, and the settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 
-import msgspec
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, QTimer, Signal
 from PySide6.QtGui import QKeySequence, QPalette, QShortcut
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QCheckBox,
     QComboBox,
     QDialog,
-    QFormLayout,
     QFrame,
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QLineEdit,
     QMessageBox,
-    QPlainTextEdit,
     QProgressBar,
     QPushButton,
     QScrollArea,
-    QSpinBox,
     QTabWidget,
     QTreeView,
     QVBoxLayout,
@@ -35,12 +27,11 @@ from PySide6.QtWidgets import (
 from desktop import wording
 from desktop.assets import icon
 from desktop.connection import Connection
+from desktop.settings_pane import ChoosePath, SettingsPane
 from desktop.theme import Theme
-from desktop.widgets import ElidedLabel, tool_button
+from desktop.widgets import ElidedLabel, set_chip, tool_button
 from indexer import api
-from indexer.settings import Settings
 
-ChooseFolder = Callable[[QWidget, Callable[[str], None]], None]
 _REFRESH_MS = 700
 _PROBLEMS_AT_ONCE = 500
 
@@ -128,10 +119,7 @@ class FolderCard(QFrame):
         text, chip, tip = texts[watch]
         self._state.setText(text)
         self._state.setToolTip(tip)
-        if self._state.property("chip") != chip:
-            self._state.setProperty("chip", chip)
-            self._state.style().unpolish(self._state)
-            self._state.style().polish(self._state)
+        set_chip(self._state, chip)
         parts = [
             wording.files(folder.files).replace(str(folder.files), wording.number(folder.files)),
             wording.passages(folder.chunks).replace(str(folder.chunks), wording.number(folder.chunks)),
@@ -330,227 +318,6 @@ class ProblemsPane(QWidget):
         self.copy_wanted.emit("\n".join(lines))
 
 
-class SettingsPane(QWidget):
-    """What a person can choose.
-
-    Args:
-        connection: The service.
-        choose_folder: Asks the person for a folder and calls back with it.
-    """
-
-    def __init__(
-        self, connection: Connection, choose_folder: ChooseFolder, parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
-        self._connection = connection
-        self._choose_folder = choose_folder
-        self._stored: Settings | None = None
-        column = QVBoxLayout(self)
-        column.setContentsMargins(16, 14, 16, 16)
-        column.setSpacing(10)
-        form = QFormLayout()
-        form.setHorizontalSpacing(18)
-        form.setVerticalSpacing(10)
-        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self.ignore = QPlainTextEdit()
-        self.ignore.setObjectName("ignoreField")
-        self.ignore.setTabChangesFocus(True)
-        self.ignore.setPlaceholderText("*.log\nbuild/\n")
-        self.ignore.setFixedHeight(96)
-        hint = QLabel(self.tr("One pattern a line, as in a .gitignore file; they hold in every folder."))
-        hint.setProperty("muted", True)
-        hint.setWordWrap(True)
-        ignore = QWidget()
-        ignored = QVBoxLayout(ignore)
-        ignored.setContentsMargins(0, 0, 0, 0)
-        ignored.setSpacing(4)
-        ignored.addWidget(self.ignore, 1)
-        ignored.addWidget(hint)
-        self.hidden = QCheckBox(self.tr("Index hidden files and folders too"))
-        self.hidden.setObjectName("indexHidden")
-        self.largest = self._spin("maxFileSize", 1, 4096, self.tr(" MB"))
-        self.device = QComboBox()
-        self.device.setObjectName("device")
-        self.device.setMinimumHeight(30)
-        self.device.setMaximumWidth(240)
-        for text, value in (
-            (self.tr("Automatic"), "auto"),
-            (self.tr("Processor"), "cpu"),
-            (self.tr("NVIDIA graphics card (CUDA)"), "cuda"),
-            (self.tr("Apple graphics (MPS)"), "mps"),
-        ):
-            self.device.addItem(text, value)
-        self.threads = self._spin("encoderThreads", 0, 256, "")
-        self.threads.setSpecialValueText(self.tr("Automatic"))
-        self.workers = self._spin("extractionWorkers", 0, 64, "")
-        self.workers.setSpecialValueText(self.tr("Automatic"))
-        self.deadline = self._spin("extractionDeadline", 1, 3600, self.tr(" s"))
-        self.memory = self._spin("extractionMemory", 256, 65536, self.tr(" MB"))
-        reranking = self._reranking()
-        rows: tuple[tuple[str, QWidget], ...] = (
-            (self.tr("&Leave out"), ignore),
-            ("", self.hidden),
-            (self.tr("Largest &file"), self.largest),
-            (self.tr("Language model &runs on"), self.device),
-            (self.tr("Processor &threads for it"), self.threads),
-            (self.tr("Files read &at once"), self.workers),
-            (self.tr("Time &per file"), self.deadline),
-            (self.tr("&Memory per file"), self.memory),
-            (self.tr("&Better order"), reranking),
-        )
-        for text, field in rows:
-            if text:
-                label = QLabel(text)
-                label.setBuddy({ignore: self.ignore, reranking: self.rerank}.get(field, field))
-                field.setAccessibleName(text.replace("&", ""))
-                form.addRow(label, field)
-            else:
-                form.addRow("", field)
-        self.ignore.setAccessibleName(self.tr("Patterns of files to leave out"))
-        column.addLayout(form)
-        column.addStretch(1)
-        row = QHBoxLayout()
-        self.note = QLabel()
-        self.note.setObjectName("settingsNote")
-        self.note.setProperty("muted", True)
-        self.save = QPushButton(self.tr("Save"))
-        self.save.setObjectName("saveSettings")
-        self.save.setProperty("primary", True)
-        self.save.clicked.connect(self._save)
-        row.addWidget(self.note, 1)
-        row.addWidget(self.save)
-        column.addLayout(row)
-        self.ignore.textChanged.connect(self._changed)
-        self.hidden.toggled.connect(self._changed)
-        self.rerank.toggled.connect(self._changed)
-        self.reranker.textChanged.connect(self._changed)
-        self.device.currentIndexChanged.connect(self._changed)
-        for spin in (self.largest, self.threads, self.workers, self.deadline, self.memory):
-            spin.valueChanged.connect(self._changed)
-        self._changed()
-
-    def _reranking(self) -> QWidget:
-        """Whether a reranker is used, and which."""
-        self.rerank = QCheckBox(self.tr("Order the first hits again with a reranker"))
-        self.rerank.setObjectName("rerank")
-        self.reranker = QLineEdit()
-        self.reranker.setObjectName("rerankerFolder")
-        self.reranker.setAccessibleName(self.tr("Folder of the reranker"))
-        self.reranker.setPlaceholderText(self.tr("Folder of the reranker"))
-        self.browse = QPushButton(self.tr("Choose…"))
-        self.browse.setObjectName("chooseReranker")
-        self.browse.clicked.connect(lambda: self._choose_folder(self, self.reranker.setText))
-        hint = QLabel(
-            self.tr(
-                "A cross-encoder, as Hugging Face's tools store it. Results appear first and are then "
-                "ordered again; without a graphics card that takes some seconds."
-            )
-        )
-        hint.setProperty("muted", True)
-        hint.setWordWrap(True)
-        whole = QWidget()
-        column = QVBoxLayout(whole)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
-        row = QHBoxLayout()
-        row.setSpacing(8)
-        row.addWidget(self.reranker, 1)
-        row.addWidget(self.browse)
-        column.addWidget(self.rerank)
-        column.addLayout(row)
-        column.addWidget(hint)
-        return whole
-
-    def _spin(self, name: str, low: int, high: int, suffix: str) -> QSpinBox:
-        spin = QSpinBox()
-        spin.setObjectName(name)
-        spin.setRange(low, high)
-        spin.setSuffix(suffix)
-        spin.setMaximumWidth(240)
-        spin.setMinimumHeight(30)
-        return spin
-
-    def refresh(self) -> None:
-        """Ask for the settings, unless the person is in the middle of changing them."""
-        if self._stored is None or not self.save.isEnabled():
-            self._connection.request(api.GetSettings(id=0), self._show, lambda _: None)
-
-    def _show(self, reply: api.Reply) -> None:
-        if not isinstance(reply, api.SettingsReply):
-            return
-        stored = reply.settings
-        self._stored = None
-        self.ignore.setPlainText("\n".join(stored.ignore))
-        self.hidden.setChecked(stored.index_hidden)
-        self.largest.setValue(stored.max_file_mb)
-        self.device.setCurrentIndex(max(0, self.device.findData(stored.device)))
-        self.threads.setValue(stored.encoder_threads)
-        self.workers.setValue(stored.extraction_workers)
-        self.deadline.setValue(round(stored.extraction_deadline_s))
-        self.memory.setValue(stored.extraction_memory_mb)
-        self.rerank.setChecked(stored.rerank)
-        self.reranker.setText(wording.printable(api.local_path(stored.reranker)))
-        self._stored = stored
-        self._changed()
-
-    def _entered(self, stored: Settings) -> Settings:
-        lines = (line.strip() for line in self.ignore.toPlainText().splitlines())
-        return msgspec.structs.replace(
-            stored,
-            ignore=tuple(line for line in lines if line),
-            index_hidden=self.hidden.isChecked(),
-            max_file_mb=self.largest.value(),
-            device=self.device.currentData(),
-            encoder_threads=self.threads.value(),
-            extraction_workers=self.workers.value(),
-            extraction_deadline_s=float(self.deadline.value()),
-            extraction_memory_mb=self.memory.value(),
-            rerank=self.rerank.isChecked(),
-            reranker=self._folder(stored),
-        )
-
-    def _folder(self, stored: Settings) -> str:
-        """The reranker's folder; one whose name cannot be shown stays as it is unless it was changed."""
-        entered = self.reranker.text().strip()
-        if entered == wording.printable(api.local_path(stored.reranker)):
-            return stored.reranker
-        return str(Path(entered).expanduser()) if entered.startswith("~") else entered
-
-    def _changed(self) -> None:
-        stored = self._stored
-        # Off and with a folder, it is still used where a graphics card makes it quick.
-        folder = self._folder(Settings())
-        lacking = self.rerank.isChecked() and not (folder and Path(api.local_path(folder)).is_dir())
-        self.save.setEnabled(stored is not None and self._entered(stored) != stored)
-        if lacking:
-            self.note.setText(self.tr("Choose the folder that the reranker is in."))
-        elif self.save.isEnabled():
-            self.note.setText("")
-
-    def _save(self) -> None:
-        if self._stored is None:
-            return
-        # What this pane does not show (whether indexing is paused) may have changed since it was filled.
-        self._connection.request(api.GetSettings(id=0), self._put, self._not_saved)
-
-    def _put(self, reply: api.Reply) -> None:
-        if not isinstance(reply, api.SettingsReply):
-            return
-        entered = self._entered(reply.settings)
-        self._connection.request(
-            api.PutSettings(id=0, settings=entered), partial(self._saved, entered), self._not_saved
-        )
-
-    def _saved(self, entered: Settings, reply: api.Reply) -> None:
-        self._stored = entered
-        self._changed()
-        self.note.setText(self.tr("Saved."))
-
-    def _not_saved(self, reply: api.Failed) -> None:
-        self.note.setText(f"{reply.title}. {reply.message}")
-
-
 class LibraryDialog(QDialog):
     """Folders, problems and settings in three tabs.
 
@@ -558,6 +325,7 @@ class LibraryDialog(QDialog):
         theme: Fonts and colours.
         connection: The service.
         choose_folder: Asks the person for a folder and calls back with it.
+        choose_file: The same for a file.
     """
 
     add_wanted = Signal()
@@ -571,12 +339,13 @@ class LibraryDialog(QDialog):
         connection: Connection,
         parent: QWidget | None = None,
         *,
-        choose_folder: ChooseFolder,
+        choose_folder: ChoosePath,
+        choose_file: ChoosePath,
     ) -> None:
         super().__init__(parent)
         self.setObjectName("libraryDialog")
         self.setWindowTitle(self.tr("Library"))
-        self.resize(720, 620)
+        self.resize(740, 660)
         self._theme = theme
         self._connection = connection
         self._cards: dict[str, FolderCard] = {}
@@ -593,14 +362,10 @@ class LibraryDialog(QDialog):
         self.tabs.tabBar().setDrawBase(False)
         column.addWidget(self.tabs)
         self.problems = ProblemsPane(connection)
-        self.settings = SettingsPane(connection, choose_folder)
+        self.settings = SettingsPane(theme, connection, choose_folder, choose_file)
         self.tabs.addTab(self._folders_tab(), self.tr("Folders"))
         self.tabs.addTab(self.problems, self.tr("Problems"))
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setWidget(self.settings)
-        self.tabs.addTab(scroll, self.tr("Settings"))
+        self.tabs.addTab(self.settings, self.tr("Settings"))
         self.tabs.currentChanged.connect(self.refresh)
         self.problems.reveal_wanted.connect(self.reveal_wanted)
         self.problems.copy_wanted.connect(self.copy_wanted)

@@ -80,6 +80,7 @@ class Row:
         parent: The file it is folded under, empty when it is not.
         kind: How a folded file is related to that one.
         opens_weak: Whether the line between strong and weak hits is above it.
+        also: The file's place in the other list while two are compared, from 1; 0 when it is not there.
     """
 
     hit: api.Hit
@@ -89,6 +90,7 @@ class Row:
     parent: str = ""
     kind: str = ""
     opens_weak: bool = False
+    also: int = 0
 
     @property
     def key(self) -> tuple[str, int]:
@@ -128,6 +130,7 @@ class ResultsModel(QAbstractListModel):
         super().__init__(parent)
         self._hits: tuple[api.Hit, ...] = ()
         self._weak_shown = False
+        self._also: dict[str, int] = {}
         self._expanded: set[str] = set()
         self._rows: list[Row] = []
 
@@ -154,6 +157,7 @@ class ResultsModel(QAbstractListModel):
                     wording.file_name(row.hit.path),
                     wording.place(row.passage.locator),
                     wording.percent(row.passage.similarity) if wording.compared(row.passage) else "",
+                    self.tr("in both lists") if row.also else "",
                     snippet(row.passage, row.hit.media).text,
                 )
                 if part
@@ -227,12 +231,28 @@ class ResultsModel(QAbstractListModel):
         self._weak_shown = True
         self._rebuild()
 
+    @property
+    def places(self) -> dict[str, int]:
+        """The place of each file from 1; of a folded file, that of the file it is under."""
+        found = {hit.path: i for i, hit in enumerate(self._hits, 1)}
+        for i, hit in enumerate(self._hits, 1):
+            for variant in hit.variants:
+                found.setdefault(variant.path, i)
+        return found
+
+    def set_also(self, places: dict[str, int]) -> None:
+        """Mark the files that are in another list too, with their place there."""
+        if places != self._also:
+            self._also = places
+            self._rebuild()
+
     def _rebuild(self) -> bool:
         rows: list[Row] = []
         strong = self.strong
         for i, hit in enumerate(self._hits[: len(self._hits) - self.hidden]):
             under = _under(hit) if hit.path in self._expanded else []
-            rows.append(Row(hit, hit.passages[0], True, bool(under), opens_weak=i == strong > 0))
+            also = self._also.get(hit.path, 0)
+            rows.append(Row(hit, hit.passages[0], True, bool(under), opens_weak=i == strong > 0, also=also))
             rows.extend(under)
         if [(r.key, r.opens_weak) for r in rows] == [(r.key, r.opens_weak) for r in self._rows]:
             self._rows = rows
@@ -511,6 +531,8 @@ class ResultsDelegate(QStyledItemDelegate):
             edge = self._draw_chip(painter, chip, edge, top, height) - 8
         if not row.hit.online and row.is_file:
             edge = self._draw_chip(painter, self.tr("offline"), edge, top, height) - 8
+        if row.also:
+            edge = self._draw_chip(painter, self._both(row), edge, top, height, live=True) - 8
         if row.more:
             more = self._more_rect(row, edge, top, height)
             painter.setFont(self._small_font)
@@ -539,6 +561,10 @@ class ResultsDelegate(QStyledItemDelegate):
         align = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         painter.drawText(QRect(left, top, room, height), align, text)
 
+    def _both(self, row: Row) -> str:
+        """That a file is in both lists, and where in the other one."""
+        return self.tr("also no. %1").replace("%1", wording.number(row.also))
+
     def _more(self, row: Row) -> str:
         parts = [wording.folded(row.hit.variants)] if row.hit.variants else []
         if len(row.hit.passages) > 1:
@@ -549,16 +575,19 @@ class ResultsDelegate(QStyledItemDelegate):
         width = 16 + self._small.horizontalAdvance(self._more(row))
         return QRect(edge - width, top, width, height)
 
-    def _draw_chip(self, painter: QPainter, text: str, right: int, top: int, height: int) -> int:
+    def _draw_chip(
+        self, painter: QPainter, text: str, right: int, top: int, height: int, *, live: bool = False
+    ) -> int:
         width = self._chip.horizontalAdvance(text) + 12
         box = QRectF(
             right - width, top + (height - self._chip.height() - 2) / 2, width, self._chip.height() + 2
         )
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(self._theme.color("chip"))
+        painter.setBrush(self._theme.color("accent" if live else "chip"))
         painter.drawRoundedRect(box, 4, 4)
         painter.setFont(self._chip_font)
-        painter.setPen(self._theme.color("muted" if not self._theme.colors.dark else "text"))
+        ink = "text" if self._theme.colors.dark else "muted"
+        painter.setPen(self._theme.color("on_accent" if live else ink))
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
         return int(box.left())
 
@@ -607,6 +636,8 @@ class ResultsDelegate(QStyledItemDelegate):
                 edge -= (self._chip.horizontalAdvance(chip) + 20) if chip else 0
                 if not row.hit.online:
                     edge -= self._chip.horizontalAdvance(self.tr("offline")) + 20
+                if row.also:
+                    edge -= self._chip.horizontalAdvance(self._both(row)) + 20
                 box = self._more_rect(row, edge, top, self._small.height()).adjusted(-6, -4, 6, 4)
                 if box.contains(here):
                     self.toggled.emit(index)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QPainter, QPaintEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
+from PySide6.QtGui import QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from desktop import wording
 from desktop.assets import icon
 from desktop.theme import Theme
 from desktop.widgets import ElidedLabel, tool_button
 from indexer import api
+
+# Names of models are long; the strip has room for other things too.
+_MODEL_WIDTH = 220
 
 
 class StatusStrip(QFrame):
@@ -21,6 +33,8 @@ class StatusStrip(QFrame):
     """
 
     pause_wanted = Signal(bool)
+    models_wanted = Signal()
+    cancel_wanted = Signal()
     problems_wanted = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
@@ -28,7 +42,13 @@ class StatusStrip(QFrame):
         self.setObjectName("statusStrip")
         self._theme = theme
         self._status: api.Status | None = None
-        row = QHBoxLayout(self)
+        both = QVBoxLayout(self)
+        both.setContentsMargins(0, 0, 0, 0)
+        both.setSpacing(0)
+        both.addWidget(self._switch_row())
+        self._row = QWidget()
+        both.addWidget(self._row)
+        row = QHBoxLayout(self._row)
         row.setContentsMargins(12, 3, 12, 3)
         row.setSpacing(8)
         self.pause = tool_button("pause", self.tr("Pause indexing"), "pauseButton")
@@ -43,9 +63,11 @@ class StatusStrip(QFrame):
         self.index = QLabel()
         self.index.setObjectName("indexState")
         self.index.setProperty("muted", True)
-        self.encoder = QLabel()
+        self.encoder = QPushButton()
         self.encoder.setObjectName("encoderState")
-        self.encoder.setProperty("muted", True)
+        self.encoder.setProperty("link", True)
+        self.encoder.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.encoder.clicked.connect(self.models_wanted)
         self.problems = QPushButton()
         self.problems.setObjectName("problemsButton")
         self.problems.setProperty("link", True)
@@ -58,14 +80,43 @@ class StatusStrip(QFrame):
         row.addWidget(self.index)
         row.addWidget(self.encoder)
         row.addWidget(self.problems)
-        self.setMinimumHeight(self.pause.sizeHint().height() + 8)
+        self._row.setMinimumHeight(self.pause.sizeHint().height() + 8)
         self.show_waiting()
+
+    def _switch_row(self) -> QWidget:
+        """The index that is being built, above everything else; hidden while there is none."""
+        self.switch = QWidget()
+        self.switch.setObjectName("switchRow")
+        row = QHBoxLayout(self.switch)
+        row.setContentsMargins(14, 4, 12, 0)
+        row.setSpacing(8)
+        self._switch_icon = QLabel()
+        self.switch_text = ElidedLabel(Qt.TextElideMode.ElideRight)
+        self.switch_text.setObjectName("switchText")
+        self.switch_more = tool_button("more", self.tr("More on the index that is being built"), "switchMore")
+        self.switch_more.setPopupMode(self.switch_more.ToolButtonPopupMode.InstantPopup)
+        self.switch_menu = QMenu(self.switch_more)
+        self.switch_menu.setObjectName("switchMenu")
+        models = self.switch_menu.addAction(self.tr("Models…"))
+        models.triggered.connect(lambda: self.models_wanted.emit())
+        self.switch_pause = self.switch_menu.addAction("")
+        self.switch_pause.triggered.connect(self._toggle)
+        self.switch_menu.addSeparator()
+        cancel = self.switch_menu.addAction(self.tr("Cancel building…"))
+        cancel.setObjectName("cancelSwitch")
+        cancel.triggered.connect(lambda: self.cancel_wanted.emit())
+        self.switch_more.setMenu(self.switch_menu)
+        row.addWidget(self._switch_icon)
+        row.addWidget(self.switch_text, 1)
+        row.addWidget(self.switch_more)
+        self.switch.hide()
+        return self.switch
 
     def show_waiting(self) -> None:
         """The service is not there (yet)."""
         self._status = None
         self.text.setText(self.tr("Starting the search service…"))
-        for widget in (self.pause, self.index, self.encoder, self.problems):
+        for widget in (self.pause, self.index, self.encoder, self.problems, self.switch):
             widget.hide()
         self.current.setText("")
         self.update()
@@ -93,17 +144,38 @@ class StatusStrip(QFrame):
             self.tr("Searches are complete; they may take a little longer until the index is ready.")
         )
         self.index.setVisible(status.index != "chroma" and status.state != "starting")
-        encoder = status.encoder
-        loading = encoder.state == "loading"
-        self.encoder.setText(
-            self.tr("Loading the language model…") if loading else self.tr("Language model failed")
-        )
-        self.encoder.setToolTip(f"{encoder.model}\n{encoder.message}".strip())
-        self.encoder.setVisible(encoder.state != "ready")
+        self._show_encoder(status.encoder)
+        self._show_switch(status, label)
         count = status.failed
         self.problems.setText(wording.problems(count))
         self.problems.setVisible(count > 0)
         self.update()
+
+    def _show_encoder(self, encoder: api.EncoderStatus) -> None:
+        name = wording.printable(encoder.model)
+        text = self.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, _MODEL_WIDTH)
+        if encoder.state == "loading":
+            text = self.tr("Loading the language model…")
+        elif encoder.state == "failed":
+            text = self.tr("Language model failed")
+        self.encoder.setText(text)
+        lines = [name, encoder.message, self.tr("Models (Ctrl+Shift+L)")]
+        self.encoder.setToolTip("\n".join(line for line in lines if line))
+        self.encoder.setAccessibleName(self.tr("Model: %1").replace("%1", name or text))
+        self.encoder.setVisible(bool(text))
+
+    def _show_switch(self, status: api.Status, pause: str) -> None:
+        switch = status.switch
+        self.switch.setVisible(switch is not None)
+        if switch is None:
+            return
+        text = self.tr("Building the index of %1: %2")
+        text = text.replace("%1", wording.model_name(switch.reference))
+        self.switch_text.setText(text.replace("%2", wording.switch_state(switch)))
+        stuck = switch.state == "waiting"
+        role = QPalette.ColorRole.PlaceholderText
+        self._switch_icon.setPixmap(icon("warning" if stuck else "model", role).pixmap(16, 16))
+        self.switch_pause.setText(pause)
 
     def describe(self, status: api.Status) -> str:
         """The state in words."""
@@ -146,13 +218,16 @@ class StatusStrip(QFrame):
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
         status = self._status
-        if status is None or status.state not in ("indexing", "scanning", "paused"):
-            return
-        total = status.done + status.waiting
-        if not total or not status.waiting:
+        if status is None:
             return
         painter = QPainter(self)
-        width = round(self.width() * status.done / total)
-        ink = "muted" if status.state == "paused" else "accent"
-        painter.fillRect(0, 0, width, 2, self._theme.color(ink))
+        if (switch := status.switch) is not None and switch.total:
+            ink = "accent" if switch.state in ("loading", "building") else "muted"
+            width = round(self.width() * switch.done / switch.total)
+            painter.fillRect(0, 0, width, 2, self._theme.color(ink))
+        total = status.done + status.waiting
+        if status.state in ("indexing", "scanning", "paused") and total and status.waiting:
+            ink = "muted" if status.state == "paused" else "accent"
+            width = round(self.width() * status.done / total)
+            painter.fillRect(0, self._row.y(), width, 2, self._theme.color(ink))
         painter.end()

@@ -277,6 +277,7 @@ def _style_sheet(c: Colors) -> str:
     QToolButton:hover {{ background: {c.chip}; }}
     QToolButton:pressed, QToolButton:checked {{ background: {c.track}; }}
     QToolButton:focus {{ border: 1px solid {c.accent}; }}
+    QToolButton::menu-indicator {{ image: none; }}
     QLabel[muted="true"] {{ color: {c.muted}; }}
     QLabel[danger="true"] {{ color: {c.danger}; }}
     QLabel[chip="true"] {{ background: {c.chip}; color: {c.text}; border-radius: 8px; padding: 1px 8px; }}
@@ -292,9 +293,16 @@ def _style_sheet(c: Colors) -> str:
         background: transparent; color: {c.warning_text}; border: 1px solid {c.warning_text};
     }}
     QFrame#banner QPushButton:focus {{ border: 2px solid {c.warning_text}; }}
+    QFrame#banner[good="true"] {{ background: {c.selection}; }}
+    QFrame#banner[good="true"] QLabel {{ color: {c.text}; }}
+    QFrame#banner[good="true"] QPushButton {{ color: {c.accent_text}; border: 1px solid {c.accent}; }}
+    QFrame#banner[good="true"] QPushButton:focus {{ border: 2px solid {c.accent}; }}
+    QLabel[notice="true"] {{
+        background: {c.warning_surface}; color: {c.warning_text}; border-radius: 7px; padding: 6px 10px;
+    }}
     QFrame#statusStrip {{ background: {c.window}; border: none; border-top: 1px solid {c.border}; }}
-    QFrame#previewPane, QFrame#resultsPane {{ background: {c.surface}; border: none; }}
-    QFrame#previewHeader, QFrame#resultsHeader {{
+    QFrame#previewPane, QFrame#resultsPane, QFrame#comparePane {{ background: {c.surface}; border: none; }}
+    QFrame#previewHeader, QFrame#resultsHeader, QFrame#compareHeader {{
         background: {c.surface}; border: none; border-bottom: 1px solid {c.border};
     }}
     QFrame#card {{ background: {c.surface}; border: 1px solid {c.border}; border-radius: 10px; }}
@@ -322,7 +330,8 @@ def _style_sheet(c: Colors) -> str:
         background: {c.accent}; border-color: {c.accent}; image: url("{_checked(c)}");
     }}
     QCheckBox:focus {{ color: {c.accent_text}; }}
-    QListView#results, QTextBrowser#textView, QPlainTextEdit#codeView, QAbstractScrollArea#pageView {{
+    QListView#results, QListView#otherResults, QTextBrowser#textView, QPlainTextEdit#codeView,
+    QAbstractScrollArea#pageView {{
         background: {c.surface}; border: none;
     }}
     QAbstractScrollArea#pageView {{ background: {c.window}; }}
@@ -361,11 +370,11 @@ def _style_sheet(c: Colors) -> str:
     QTreeView::item:hover {{ background: {c.hover}; }}
     QTreeView::item:selected {{ background: {c.selection}; color: {c.text}; }}
     QTreeView:focus {{ border: 1px solid {c.accent}; }}
-    QLineEdit#rerankerFolder {{
+    QLineEdit[field="true"] {{
         border: 1px solid {c.control}; border-radius: 7px; background: {c.surface}; padding: 5px 8px;
     }}
-    QLineEdit#rerankerFolder:focus {{ border: 2px solid {c.accent}; padding: 4px 7px; }}
-    QLineEdit#rerankerFolder:disabled {{ color: {c.control}; border-color: {c.border}; }}
+    QLineEdit[field="true"]:focus {{ border: 2px solid {c.accent}; padding: 4px 7px; }}
+    QLineEdit[field="true"]:disabled {{ color: {c.control}; border-color: {c.border}; }}
     QPlainTextEdit#ignoreField {{
         border: 1px solid {c.control}; border-radius: 7px; background: {c.surface}; padding: 4px;
     }}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QMargins, QPoint, QRect, QSize, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QMargins, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
@@ -164,7 +164,13 @@ class Banner(QFrame):
         self.hide()
 
     def show_message(
-        self, title: str, message: str, button: str = "", action: Callable[[], None] | None = None
+        self,
+        title: str,
+        message: str,
+        button: str = "",
+        action: Callable[[], None] | None = None,
+        *,
+        good: bool = False,
     ) -> None:
         """Show a message.
 
@@ -173,7 +179,12 @@ class Banner(QFrame):
             message: Why, and what to do.
             button: Its label, empty for none.
             action: What the button does.
+            good: Whether it is good news; it looks quieter.
         """
+        if self.property("good") != good:
+            self.setProperty("good", good)
+            for widget in (self, self.title, self.message, self.button):
+                restyle(widget)
         self.title.setText(title)
         self.message.setText(message)
         self.message.setVisible(bool(message))
@@ -193,6 +204,29 @@ class Banner(QFrame):
         self.dismiss()
         if self._action is not None:
             self._action()
+
+
+def restyle(widget: QWidget) -> None:
+    """Apply the style sheet anew, as a property that it looks at has changed."""
+    widget.style().unpolish(widget)
+    widget.style().polish(widget)
+    # Padding and borders are measured when the style changes, not when a property does.
+    QCoreApplication.sendEvent(widget, QEvent(QEvent.Type.StyleChange))
+
+
+def fit_height(window: QWidget) -> None:
+    """Make a dialog as high as its texts, wrapped at its width, need; it never shrinks by itself."""
+    layout = window.layout()
+    if layout is not None:
+        layout.activate()
+        window.resize(window.width(), max(window.height(), layout.totalHeightForWidth(window.width())))
+
+
+def set_chip(label: QLabel, chip: str) -> None:
+    """Give a label the look of a chip: ``true``, ``live`` or ``warn``; see the style sheet."""
+    if label.property("chip") != chip:
+        label.setProperty("chip", chip)
+        restyle(label)
 
 
 def tool_button(icon_name: str, text: str, name: str = "") -> QToolButton:

@@ -39,10 +39,14 @@ from desktop import wording
 from desktop.actions import FileActions
 from desktop.assets import icon, sample_library
 from desktop.background import Background
+from desktop.compare import ComparePane
 from desktop.connection import Connection
 from desktop.help import HelpDialog
 from desktop.home import EmptyPage, HomePage
 from desktop.library import LibraryDialog
+from desktop.model_dialogs import ask_cancel
+from desktop.model_list import ModelList
+from desktop.models import ModelsDialog, choose_gguf
 from desktop.preview import PreviewPane
 from desktop.query_line import (
     CompletionList,
@@ -56,7 +60,7 @@ from desktop.query_line import (
 from desktop.results import ResultsView, Row, snippet
 from desktop.status_strip import StatusStrip
 from desktop.theme import Theme
-from desktop.widgets import Banner, tool_button
+from desktop.widgets import Banner, ElidedLabel, tool_button
 from indexer import api
 
 _DEBOUNCE_MS = 120
@@ -65,6 +69,7 @@ _LIMIT = 40
 _PASSAGES = 4
 _CHANNEL = "window"
 _HISTORY = 50
+_NEWS_MS = 12_000
 
 
 class MainWindow(QWidget):
@@ -77,6 +82,7 @@ class MainWindow(QWidget):
         state: Where the window remembers its place and sizes.
         actions: How files are opened.
         choose_folder: Asks the person for a folder and calls back with it.
+        choose_file: The same for a file.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class MainWindow(QWidget):
         state: QSettings,
         actions: FileActions | None = None,
         choose_folder: Callable[[QWidget, Callable[[str], None]], None] | None = None,
+        choose_file: Callable[[QWidget, Callable[[str], None]], None] | None = None,
     ) -> None:
         super().__init__()
         self.setObjectName("mainWindow")
@@ -98,6 +105,9 @@ class MainWindow(QWidget):
         self._state = state
         self._actions = actions or FileActions()
         self._choose_folder = choose_folder or _native_folder_dialog
+        self._choose_file = choose_file or _native_file_dialog
+        self._choose_gguf = choose_file or choose_gguf
+        self.models = ModelList(connection, self)
         self._status: api.Status | None = None
         self._folders: tuple[api.Folder, ...] | None = None
         self._listing = False
@@ -115,13 +125,16 @@ class MainWindow(QWidget):
         self._final = False
         self._took = 0.0
         self._files_seen = -1
+        self._sizes: list[int] = []
         self._notices: tuple[api.Notice, ...] = ()
         self._banner_source = ""
         self._library: LibraryDialog | None = None
+        self._models_dialog: ModelsDialog | None = None
         self._help: HelpDialog | None = None
         self._debounce = _timer(self, _DEBOUNCE_MS, self._search)
         self._freshen = _timer(self, _FRESHEN_MS, self._search_again)
         self._folders_soon = _timer(self, 500, self._ask_folders)
+        self._old_news = _timer(self, _NEWS_MS, lambda: self._dismiss("news"))
         self._build()
         self._connect()
         self._restore()
@@ -154,13 +167,15 @@ class MainWindow(QWidget):
         self.library_button = tool_button(
             "library", self.tr("Library, problems and settings (Ctrl+,)"), "libraryButton"
         )
+        self.models_button = tool_button("model", self.tr("Models (Ctrl+Shift+L)"), "modelsButton")
         self.help_button = tool_button("help", self.tr("Keyboard shortcuts (F1)"), "helpButton")
-        for button in (self.filters_button, self.library_button, self.help_button):
+        for button in (self.filters_button, self.library_button, self.models_button, self.help_button):
             button.setIconSize(QSize(22, 22))
         top.addWidget(self.field, 1)
         top.addSpacing(4)
         top.addWidget(self.filters_button)
         top.addWidget(self.library_button)
+        top.addWidget(self.models_button)
         top.addWidget(self.help_button)
         column.addLayout(top)
         under = QHBoxLayout()
@@ -215,6 +230,11 @@ class MainWindow(QWidget):
         self.summary = QLabel()
         self.summary.setObjectName("resultsSummary")
         self.summary.setProperty("muted", True)
+        self.serving = ElidedLabel(Qt.TextElideMode.ElideMiddle)
+        self.serving.setObjectName("servingModel")
+        self.serving.setFont(self._theme.font(1.0, bold=True))
+        self.serving.hide()
+        row.addWidget(self.serving)
         row.addWidget(self.summary)
         row.addStretch(1)
         self.better_button = QPushButton(self.tr("Better order available"))
@@ -224,7 +244,12 @@ class MainWindow(QWidget):
         self.better_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.better_button.hide()
         row.addWidget(self.better_button)
+        self.compare_button = tool_button("compare", "", "compareButton")
+        self.compare_button.setCheckable(True)
+        self.compare_button.hide()
+        row.addWidget(self.compare_button)
         listing.addWidget(header)
+        self._results_header = header
         self.results = ResultsView(self._theme)
         self.nothing = QWidget()
         self.nothing.setObjectName("nothingClose")
@@ -251,7 +276,12 @@ class MainWindow(QWidget):
         self.preview = PreviewPane(self._theme, self._connection, self._background)
         self.preview.setMinimumWidth(320)
         self.splitter.addWidget(left)
-        self.splitter.addWidget(self.preview)
+        self.compare = ComparePane(self._theme, self._connection, self.results)
+        self.right = QStackedWidget()
+        self.right.setObjectName("rightPane")
+        self.right.addWidget(self.preview)
+        self.right.addWidget(self.compare)
+        self.splitter.addWidget(self.right)
         self.splitter.setStretchFactor(0, 5)
         self.splitter.setStretchFactor(1, 6)
         self.splitter.setSizes([500, 600])
@@ -263,10 +293,11 @@ class MainWindow(QWidget):
         self.setFocusProxy(self.field)
         self.field.setFocus()
         order = [
-            self.field, self.filters_button, self.library_button, self.help_button, self.chip,
-            self.better_button, self.results, self.weak_button,
+            self.field, self.filters_button, self.library_button, self.models_button, self.help_button,
+            self.chip, self.better_button, self.compare_button, self.results, self.weak_button,
+            self.compare.choice, self.compare.results,
             self.preview.open_button, self.preview.reveal_button, self.preview.copy_button,
-            self.strip.pause, self.strip.problems,
+            self.strip.switch_more, self.strip.pause, self.strip.encoder, self.strip.problems,
         ]  # fmt: skip
         for before, after in itertools.pairwise(order):
             QWidget.setTabOrder(before, after)
@@ -274,7 +305,10 @@ class MainWindow(QWidget):
     def _connect(self) -> None:
         self.field.textChanged.connect(lambda _: self._typed())
         self.field.installEventFilter(self)
-        for watched in (self.results, self.preview.page_view, self.preview.code_view, self.preview.text_view):
+        for watched in (
+            self.results, self.compare.results,
+            self.preview.page_view, self.preview.code_view, self.preview.text_view,
+        ):  # fmt: skip
             watched.installEventFilter(self)
             watched.viewport().installEventFilter(self)  # a press with the back button
         self.results.selectionModel().currentChanged.connect(self._selected)
@@ -298,6 +332,14 @@ class MainWindow(QWidget):
         self.home.question_chosen.connect(self._ask_question)
         self.strip.pause_wanted.connect(self._pause)
         self.strip.problems_wanted.connect(lambda: self.show_library(1))
+        self.strip.models_wanted.connect(self.show_models)
+        self.strip.cancel_wanted.connect(self._ask_cancel_switch)
+        self.models_button.clicked.connect(self.show_models)
+        self.models.changed.connect(self._models_changed)
+        self.models.switched.connect(self._tell_switched)
+        self.compare_button.toggled.connect(self._compare)
+        self.compare.open_wanted.connect(self._open_path)
+        self.compare.answered.connect(self._show_page)
         self._connection.ready.connect(self._ready)
         self._connection.lost.connect(self._lost)
         self._connection.failed.connect(self._service_failed)
@@ -313,6 +355,8 @@ class MainWindow(QWidget):
         for keys in ("Ctrl+L", "Ctrl+K", "Ctrl+F"):
             QShortcut(QKeySequence(keys), self, self._focus_field)
         QShortcut(QKeySequence("Ctrl+,"), self, lambda: self.show_library(0))
+        QShortcut(QKeySequence("Ctrl+Shift+L"), self, self.show_models)
+        QShortcut(QKeySequence("Ctrl+D"), self, self._toggle_compare)
         QShortcut(QKeySequence("F1"), self, lambda: self.show_help(0))
         QShortcut(QKeySequence("Alt+F"), self, self._show_filters)
         QShortcut(QKeySequence("Ctrl+R"), self, self._take_better)
@@ -338,10 +382,13 @@ class MainWindow(QWidget):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self._state.setValue("geometry", self.saveGeometry())
+        self.compare_button.setChecked(False)  # the sizes to come back to are those of list and preview
         self._state.setValue("splitter", self.splitter.saveState())
         self._state.sync()
         if self._library is not None:
             self._library.close()
+        if self._models_dialog is not None:
+            self._models_dialog.close()
         self._connection.close()
         self._background.close()
         super().closeEvent(event)
@@ -421,6 +468,14 @@ class MainWindow(QWidget):
         if key == Qt.Key.Key_Escape:
             self._focus_field()
             return True
+        if watched is self.compare.results:
+            if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and not event.modifiers():
+                self.compare.open_current()
+                return True
+            if key == Qt.Key.Key_Right:
+                return self.compare.results.expand()
+            if key == Qt.Key.Key_Left:
+                return self.compare.results.collapse()
         if watched is self.results:
             if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and not event.modifiers():
                 self._open()
@@ -474,6 +529,7 @@ class MainWindow(QWidget):
         self._search_id, self._asked, self._shown = 0, "", ""
         self._no_better()
         self.results.show_hits((), refine=False)
+        self.compare.clear()
         self.preview.clear()
         self._show_problems(())
         self._dismiss("search")
@@ -488,11 +544,16 @@ class MainWindow(QWidget):
             # The service drops the older search itself: the channel is the same.
             self._connection.forget(self._search_id)
         self._asked, self._final = wanted, False
-        message = api.Search(
+        message = self._message(query)
+        self._search_id = self._connection.request(message, self._take_result, self._search_failed)
+        if self.comparing:
+            self.compare.search(message)
+        self._summarise()
+
+    def _message(self, query: str) -> api.Search:
+        return api.Search(
             id=0, query=query, like=self._like, limit=_LIMIT, passages=_PASSAGES, channel=_CHANNEL
         )
-        self._search_id = self._connection.request(message, self._take_result, self._search_failed)
-        self._summarise()
 
     def _search_again(self) -> None:
         """Files came in since the answer that is shown."""
@@ -527,6 +588,8 @@ class MainWindow(QWidget):
     def _show_result(self, reply: api.SearchResult, *, refine: bool) -> None:
         self._reranked = reply.reranked
         self.results.show_hits(reply.hits, refine=refine)
+        if self.comparing:
+            self.compare.mark()
         self._show_problems(reply.problems)
         self._show_weakness()
         self._show_page()
@@ -573,6 +636,8 @@ class MainWindow(QWidget):
 
     def _selected(self) -> None:
         row = self.results.current()
+        if self.comparing:
+            return
         if row is None:
             self.preview.clear()
         else:
@@ -845,7 +910,11 @@ class MainWindow(QWidget):
         """Open the library dialog: 0 folders, 1 problems, 2 settings."""
         if self._library is None:
             self._library = LibraryDialog(
-                self._theme, self._connection, self, choose_folder=self._choose_folder
+                self._theme,
+                self._connection,
+                self,
+                choose_folder=self._choose_folder,
+                choose_file=self._choose_file,
             )
             self._library.add_wanted.connect(self.choose_folder)
             self._library.reveal_wanted.connect(self._reveal_path)
@@ -866,6 +935,88 @@ class MainWindow(QWidget):
 
     def _no_folders(self, reply: api.Failed) -> None:
         self._listing = False
+
+    # --- models ---------------------------------------------------------------------------
+
+    def show_models(self) -> None:
+        """Open the models dialog."""
+        if self._models_dialog is None:
+            self._models_dialog = ModelsDialog(
+                self._theme,
+                self._connection,
+                self.models,
+                self,
+                choose_folder=self._choose_folder,
+                choose_file=self._choose_gguf,
+            )
+        self._models_dialog.open()
+
+    @property
+    def comparing(self) -> bool:
+        """Whether the lists of two models stand side by side."""
+        return self.compare_button.isChecked()
+
+    def _models_changed(self) -> None:
+        kept, active = self.models.kept, self.models.active
+        self.compare.show_models(kept)
+        self.compare_button.setVisible(bool(kept))
+        self.serving.setText(wording.printable(active.name) if active else "")
+        if not kept:
+            self.compare_button.setChecked(False)
+        self._name_compare()
+
+    def _name_compare(self) -> None:
+        text = self.tr("Back to the preview (Ctrl+D)")
+        if not self.comparing:
+            text = self.tr("Compare with %1 (Ctrl+D)").replace("%1", self.compare.choice.currentText())
+        self.compare_button.setToolTip(text)
+        self.compare_button.setAccessibleName(text)
+
+    def _toggle_compare(self) -> None:
+        if self.models.kept:
+            self.compare_button.toggle()
+
+    def _compare(self, on: bool) -> None:
+        self._name_compare()
+        self.serving.setVisible(on)
+        if on:
+            self._sizes = self.splitter.sizes()
+            self.right.setCurrentWidget(self.compare)
+            half = sum(self._sizes) // 2
+            self.splitter.setSizes([half, half])
+            self.compare.header.setMinimumHeight(self._results_header.height())
+            if self._asked and self._wanted() == self._asked:
+                self.compare.search(self._message(self.field.text().strip()))
+        else:
+            self.compare.clear()
+            self.right.setCurrentWidget(self.preview)
+            self.splitter.setSizes(self._sizes)
+            self._selected()
+            self._show_page()
+
+    def _ask_cancel_switch(self) -> None:
+        switch = self.models.switch
+        if switch is not None:
+            ask_cancel(self, wording.model_name(switch.reference), self._cancel_switch)
+
+    def _cancel_switch(self) -> None:
+        self._connection.request(api.CancelSwitch(id=0), lambda _: self.models.refresh())
+
+    def _tell_switched(self, active: object) -> None:
+        """Say that another model serves now; the answer shown is asked for again."""
+        model = cast(api.Model, active)
+        kept = self.models.kept
+        title = self.tr("Searches now use %1").replace("%1", wording.printable(model.name))
+        if kept:
+            text = self.tr("Its index is complete. That of %1 is kept to compare with.")
+            text = text.replace("%1", wording.printable(kept[0].name))
+        else:
+            text = self.tr("Its index is complete.")
+        self._banner_source = "news"
+        self.banner.show_message(title, text, good=True)
+        self._old_news.start()
+        if self._asked and not self._debounce.isActive():
+            self._search()
 
     # --- the service ----------------------------------------------------------------------
 
@@ -897,6 +1048,7 @@ class MainWindow(QWidget):
         status = cast(api.Status, reply)
         before, self._status = self._status, status
         self.strip.show_status(status)
+        self.models.take_status(status)
         if self._library is not None:
             self._library.status_changed()
         changed = before is None or (before.files, before.state) != (status.files, status.state)
@@ -945,7 +1097,7 @@ class MainWindow(QWidget):
 
     def _show_page(self) -> None:
         if self._asked:
-            if self.results.results.hits:
+            if self.results.results.hits or (self.comparing and self.compare.has_hits):
                 self.pages.setCurrentWidget(self.splitter)
                 return
             if self._shown == self._asked:
@@ -1031,6 +1183,15 @@ def _native_folder_dialog(parent: QWidget, chosen: Callable[[str], None]) -> Non
     dialog = QFileDialog(parent)
     dialog.setFileMode(QFileDialog.FileMode.Directory)
     dialog.setOption(QFileDialog.Option.ShowDirsOnly)
+    dialog.setDirectory(str(Path.home()))
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.fileSelected.connect(chosen)
+    dialog.open()
+
+
+def _native_file_dialog(parent: QWidget, chosen: Callable[[str], None]) -> None:
+    dialog = QFileDialog(parent)
+    dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
     dialog.setDirectory(str(Path.home()))
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     dialog.fileSelected.connect(chosen)

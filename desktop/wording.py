@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from PySide6.QtCore import QCoreApplication, QDateTime, QLocale
+from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, QDateTime, QLocale
 
 from indexer import api
 
@@ -28,6 +28,38 @@ FILTERS = {
     "before": "2025-06-30",
     "size": ">1mb",
 }
+SERVER = "server:"
+# What the service says of the models it knows by name; translated here.
+KNOWN_MODELS = (
+    QT_TRANSLATE_NOOP("Models", "100 languages"),
+    QT_TRANSLATE_NOOP("Models", "over 100 languages"),
+    QT_TRANSLATE_NOOP(
+        "Models", "Comes with Dragoman: small and quick on any processor, tuned here across languages."
+    ),
+    QT_TRANSLATE_NOOP("Models", "Best for its size: long texts, code, told what to look for. Wants a GPU."),
+    QT_TRANSLATE_NOOP(
+        "Models", "More exact than 0.6B at eight times the work; for a GPU with 12 GB or more."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Models", "First on the multilingual MTEB when it came out (June 2025); for a GPU with 24 GB."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Models", "Long texts in many languages, without instructions; only its dense vectors are used."
+    ),
+    QT_TRANSLATE_NOOP(
+        "Models",
+        "Strong for a laptop. Google's licence must be accepted on the Hub, with a token (HF_TOKEN).",
+    ),
+    QT_TRANSLATE_NOOP("Models", "The bundled model's larger sister: somewhat better at four times the work."),
+    QT_TRANSLATE_NOOP(
+        "Models", "The largest of the E5 family; fourteen times the work of the bundled model."
+    ),
+)
+VERIFY_NOTE = QT_TRANSLATE_NOOP(
+    "Models",
+    "The sentences are Dragoman's own, of the kinds that the article describes: those of the article are not "
+    "known. The published numbers belong to those, so expect about the same, not the same.",
+)
 ICONS: dict[str, str] = {
     "text": "file-text",
     "markdown": "file-markdown",
@@ -95,6 +127,13 @@ def number(n: int) -> str:
 def size(n: int) -> str:
     """A file size, such as ``3.4 MB``."""
     return QLocale().formattedDataSize(n, 1, QLocale.DataSizeFormat.DataSizeTraditionalFormat)
+
+
+def room(n: int) -> str:
+    """Memory or disk, as roughly as it is known: ``490 MB``, ``1.1 GB``."""
+    return QLocale().formattedDataSize(
+        n, 1 if n >= 1 << 30 else 0, QLocale.DataSizeFormat.DataSizeTraditionalFormat
+    )
 
 
 def files(n: int) -> str:
@@ -251,6 +290,85 @@ def remaining(seconds: float) -> str:
         return QCoreApplication.translate("Wording", "about %n min left", "", minutes)
     hours = max(2, round(seconds / 3600))
     return QCoreApplication.translate("Wording", "about %n h left", "", hours)
+
+
+def duration(seconds: float) -> str:
+    """How long something takes, roughly."""
+    if seconds < 50:
+        return QCoreApplication.translate("Wording", "less than a minute")
+    if seconds < 90 * 60:
+        minutes = max(1, round(seconds / 60))
+        return QCoreApplication.translate("Wording", "about %n min", "", minutes)
+    if seconds < 36 * 3600:
+        hours = max(2, round(seconds / 3600))
+        return QCoreApplication.translate("Wording", "about %n h", "", hours)
+    days = max(2, round(seconds / 86400))
+    return QCoreApplication.translate("Wording", "about %n day(s)", "", days)
+
+
+def model_name(reference: str) -> str:
+    """What a model is called, by its reference alone."""
+    if reference.startswith(SERVER):
+        return printable(reference.removeprefix(SERVER))
+    if Path(api.local_path(reference)).is_absolute():
+        return file_name(reference)
+    return printable(reference.rpartition("/")[2])
+
+
+def model_summary(model: api.Model) -> str:
+    """What a model is good for, in the person's language as far as it is known to say it."""
+    if found := re.fullmatch(r"Embeds at (.*)\.", model.summary):
+        return QCoreApplication.translate("Models", "Server at %1").replace("%1", printable(found[1]))
+    if model.kind in ("folder", "gguf") and not model.summary:
+        return tilde(model.reference)
+    return printable(QCoreApplication.translate("Models", model.summary) if model.summary else "")
+
+
+def model_languages(model: api.Model) -> str:
+    """The languages that a model knows."""
+    return printable(QCoreApplication.translate("Models", model.languages) if model.languages else "")
+
+
+def switch_state(switch: api.SwitchStatus) -> str:
+    """How far the index that is being built is."""
+    if switch.state == "loading":
+        return QCoreApplication.translate("Wording", "loading the model…")
+    if switch.state == "waiting":
+        return printable(switch.message) or QCoreApplication.translate("Wording", "waiting")
+    text = QCoreApplication.translate("Wording", "%1 of %2 texts")
+    parts = [text.replace("%1", number(switch.done)).replace("%2", number(switch.total))]
+    if switch.state == "paused":
+        parts.append(QCoreApplication.translate("Wording", "paused"))
+    elif switch.remaining_s is not None:
+        parts.append(remaining(switch.remaining_s))
+    return QCoreApplication.translate("Wording", ", ").join(parts)
+
+
+def verify_note(note: str) -> str:
+    """What is to be known of verifying a model, in the person's language as far as it is known to say it."""
+    return printable(QCoreApplication.translate("Models", note)) if note else ""
+
+
+def millions(n: int) -> str:
+    """So many parameters."""
+    if n >= 1_000_000_000:
+        billions = QLocale().toString(n / 1e9, "f", 1)
+        return QCoreApplication.translate("Wording", "%1 billion parameters").replace("%1", billions)
+    text = QCoreApplication.translate("Wording", "%1 million parameters")
+    return text.replace("%1", number(max(1, round(n / 1e6))))
+
+
+def speed(tokens_per_s: float, device: str) -> str:
+    """How fast a model was here."""
+    text = QCoreApplication.translate("Wording", "%1 tokens/s on %2")
+    rate = number(round(tokens_per_s)) if tokens_per_s >= 10 else QLocale().toString(tokens_per_s, "f", 1)
+    names = {"cpu": QCoreApplication.translate("Wording", "the processor")}
+    kind = device.partition(":")[0]
+    if kind in ("cuda", "mps"):
+        names[device] = QCoreApplication.translate("Wording", "the graphics card")
+    if kind == "server" or not device:
+        return QCoreApplication.translate("Wording", "%1 tokens/s").replace("%1", rate)
+    return text.replace("%1", rate).replace("%2", names.get(device, printable(device)))
 
 
 def when(timestamp: float) -> str:

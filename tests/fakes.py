@@ -90,6 +90,29 @@ def hit(
     )
 
 
+def model(reference: str, state: str = "available", **changes: object) -> api.Model:
+    """A model with what most have."""
+    kind = "server" if reference.startswith("server:") else "hub" if "/" in reference else "bundled"
+    kind = {"/": "folder"}.get(reference[0], kind)
+    common = {
+        "reference": reference,
+        "name": reference.removeprefix("server:").rpartition("/")[2],
+        "kind": kind,
+        "state": state,
+        "languages": "100 languages",
+        "licence": "MIT",
+        "parameters": 117_653_760,
+        "memory_bytes": 900 << 20,
+        "dimensions": 384,
+        "max_tokens": 512,
+    }
+    return msgspec.convert(common | changes, api.Model)
+
+
+BUNDLED = "multilingual-e5-small"
+QWEN = "Qwen/Qwen3-Embedding-0.6B"
+
+
 class FakeService:
     """Serves any number of windows on a thread each.
 
@@ -97,6 +120,10 @@ class FakeService:
         requests: Everything that was asked, in order.
         search: Answers a search with one or more lists of hits, of which the last is final.
         preview: Answers a preview.
+        models: What is listed; downloads, switches and removals change it.
+        plan: Answers what an index costs.
+        install: Answers a download, one message at a time; `hold_install` holds back all but the first.
+        verified: Answers a verification.
         reranked: Whether the last of several answers to a search is the reranker's.
     """
 
@@ -115,6 +142,28 @@ class FakeService:
         self.complete: Callable[[api.Complete], api.Completions] = lambda m: api.Completions(
             id=m.id, start=m.cursor, end=m.cursor, items=()
         )
+        self.models: tuple[api.Model, ...] = (
+            model(BUNDLED, "active", vectors=18211, vector_bytes=30 << 20, installed_bytes=490 << 20),
+            model(QWEN, download_bytes=1_207_000_000, dimensions=1024, choices=(768, 512, 256)),
+        )
+        self.plan: Callable[[api.PlanModel], api.Plan | api.Failed] = lambda m: api.Plan(
+            id=m.id,
+            texts=9311,
+            disk_bytes=(m.dimensions or 1024) * 100_000,
+            free_bytes=34 << 30,
+            seconds=740.0,
+        )
+        self.install: Callable[[api.InstallModel], Sequence[api.Reply]] = lambda m: [api.Done(id=m.id)]
+        self.verified: Callable[[api.VerifyModel], api.Verified | api.Failed] = lambda m: api.Verified(
+            id=m.id,
+            pairs=(api.Pair(first="One text.", second="Another.", similarity=0.853, published=0.862),),
+            is_reference=False,
+            tokens_per_s=420.0,
+            device="cpu",
+        )
+        self.hold_install = threading.Event()  # cleared: what comes after the first word of a download waits
+        self.hold_install.set()
+        self._cancelled: set[int] = set()
         self.reranked = False
         self.query_problems: tuple[api.QueryProblem, ...] = ()
         self.fail: dict[type[api.Request], tuple[str, str]] = {}
@@ -163,6 +212,7 @@ class FakeService:
         """End and clean up."""
         self.hold.set()
         self.hold_final.set()
+        self.hold_install.set()
         self.die()
         self._folder.cleanup()
 
@@ -194,6 +244,9 @@ class FakeService:
                     # As in the service, a search does not hold up what comes after it.
                     threading.Thread(target=self._search, args=(connection, request), daemon=True).start()
                     continue
+                if isinstance(request, api.InstallModel) and api.InstallModel not in self.fail:
+                    threading.Thread(target=self._install, args=(connection, request), daemon=True).start()
+                    continue
                 for reply in self._answer(connection, request):
                     self._send(connection, reply)
 
@@ -216,6 +269,42 @@ class FakeService:
                 reranked=self.reranked and final and i > 0,
             )
             self._send(connection, reply)
+
+    def _install(self, connection: socket.socket, request: api.InstallModel) -> None:
+        for i, reply in enumerate(self.install(request)):
+            if i:
+                self.hold_install.wait(30)
+            if request.id in self._cancelled:
+                return
+            if isinstance(reply, api.Done):
+                known = [m for m in self.models if m.reference == request.reference]
+                new = known[0] if known else model(request.reference)
+                self.change_model(msgspec.structs.replace(new, state="installed", installed_bytes=1 << 30))
+            self._send(connection, reply)
+
+    def change_model(self, changed: api.Model) -> None:
+        """Put a model in the place of the one of that reference, or behind all others."""
+        others = [m for m in self.models if m.reference != changed.reference]
+        at = next((i for i, m in enumerate(self.models) if m.reference == changed.reference), len(others))
+        self.models = (*others[:at], changed, *others[at:])
+
+    def switch_to(self, reference: str, *, keep: bool) -> None:
+        """The index of a model is complete: it serves from now on."""
+        state = "kept" if keep else "installed"
+        replace = msgspec.structs.replace
+        self.models = tuple(
+            replace(m, state="active") if m.reference == reference
+            else replace(m, state=state) if m.state == "active"
+            else m
+            for m in self.models
+        )  # fmt: skip
+        chosen = next(m for m in self.models if m.reference == reference)
+        self.push(
+            switch=None,
+            encoder=api.EncoderStatus(
+                model=chosen.name, state="ready", device="cpu", dimensions=chosen.dimensions
+            ),
+        )
 
     def _send(self, connection: socket.socket, reply: api.Reply) -> None:
         with contextlib.suppress(OSError), self._write:
@@ -267,7 +356,42 @@ class FakeService:
                 return [api.SettingsReply(id=request.id, settings=self.settings)]
             case api.PutSettings():
                 self.settings = request.settings
+            case api.ListModels():
+                return [api.Models(id=request.id, models=self.models)]
+            case api.PlanModel():
+                return [self.plan(request)]
+            case api.VerifyModel():
+                return [self.verified(request)]
+            case api.UseModel():
+                self._send(connection, api.Done(id=request.id))
+                chosen = next(m for m in self.models if m.reference == request.reference)
+                self.change_model(msgspec.structs.replace(chosen, state="building"))
+                self.push(
+                    switch=api.SwitchStatus(
+                        reference=request.reference,
+                        dimensions=request.dimensions or chosen.dimensions,
+                        done=0,
+                        total=9311,
+                        remaining_s=None,
+                        state="loading",
+                    )
+                )
+                return []
+            case api.CancelSwitch():
+                wanted = "kept" if request.reference else "building"
+                self.models = tuple(
+                    msgspec.structs.replace(m, state="installed")
+                    if m.state == wanted and request.reference in ("", m.reference)
+                    else m
+                    for m in self.models
+                )
+                self._send(connection, api.Done(id=request.id))
+                self.push(switch=None if not request.reference else self.status.switch)
+                return []
+            case api.RemoveModel():
+                self.models = tuple(m for m in self.models if m.reference != request.reference)
             case api.Cancel():
+                self._cancelled.add(request.target)
                 return [api.Failed(id=request.target, title="Cancelled", message="Nobody waits for it.")]
             case _:
                 pass

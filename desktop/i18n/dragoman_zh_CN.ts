@@ -16,6 +16,25 @@
     </message>
 </context>
 <context>
+    <name>ComparePane</name>
+    <message>
+        <source>Model to compare with</source>
+        <translation>用来比较的模型</translation>
+    </message>
+    <message>
+        <source>Results of the model that is kept</source>
+        <translation>保留的模型的结果</translation>
+    </message>
+    <message>
+        <source>Searching…</source>
+        <translation>正在搜索…</translation>
+    </message>
+    <message>
+        <source>This model finds nothing close.</source>
+        <translation>这个模型没有找到相近的内容。</translation>
+    </message>
+</context>
+<context>
     <name>CompletionList</name>
     <message>
         <source>Completions</source>
@@ -251,6 +270,14 @@
         <translation>资料库、问题和设置</translation>
     </message>
     <message>
+        <source>Models</source>
+        <translation>模型</translation>
+    </message>
+    <message>
+        <source>Compare with the model that is kept, side by side</source>
+        <translation>与保留的模型并排比较</translation>
+    </message>
+    <message>
         <source>Clear the search</source>
         <translation>清除搜索</translation>
     </message>
@@ -357,6 +384,33 @@
     </message>
 </context>
 <context>
+    <name>HubDialog</name>
+    <message>
+        <source>Add a model from the Hugging Face Hub</source>
+        <translation>从 Hugging Face Hub 添加模型</translation>
+    </message>
+    <message>
+        <source>&amp;Name of the model</source>
+        <translation>模型名称(&amp;N)</translation>
+    </message>
+    <message>
+        <source>As its page on the Hub is called: organisation/model. It must be an embedding model with safetensors weights; nothing else is downloaded, and none of its code is run.</source>
+        <translation>与它在 Hub 上的页面同名：组织/模型。必须是带 safetensors 权重的嵌入模型；不会下载其他内容，也不会运行其中的任何代码。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Download</source>
+        <translation>下载</translation>
+    </message>
+    <message>
+        <source>This is no name of a model. It has two parts: organisation/model.</source>
+        <translation>这不是模型名称。名称由两部分组成：组织/模型。</translation>
+    </message>
+</context>
+<context>
     <name>LibraryDialog</name>
     <message>
         <source>Library</source>
@@ -428,6 +482,10 @@
     <message>
         <source>Library, problems and settings (Ctrl+,)</source>
         <translation>资料库、问题和设置 (Ctrl+,)</translation>
+    </message>
+    <message>
+        <source>Models (Ctrl+Shift+L)</source>
+        <translation>模型 (Ctrl+Shift+L)</translation>
     </message>
     <message>
         <source>Keyboard shortcuts (F1)</source>
@@ -534,6 +592,26 @@
         <translation>复制段落</translation>
     </message>
     <message>
+        <source>Back to the preview (Ctrl+D)</source>
+        <translation>回到预览 (Ctrl+D)</translation>
+    </message>
+    <message>
+        <source>Compare with %1 (Ctrl+D)</source>
+        <translation>与 %1 比较 (Ctrl+D)</translation>
+    </message>
+    <message>
+        <source>Searches now use %1</source>
+        <translation>搜索现在使用 %1</translation>
+    </message>
+    <message>
+        <source>Its index is complete. That of %1 is kept to compare with.</source>
+        <translation>它的索引已经建成。%1 的索引保留下来，可供比较。</translation>
+    </message>
+    <message>
+        <source>Its index is complete.</source>
+        <translation>它的索引已经建成。</translation>
+    </message>
+    <message>
         <source>The search service stopped</source>
         <translation>搜索服务已停止</translation>
     </message>
@@ -579,10 +657,322 @@
     </message>
 </context>
 <context>
+    <name>ModelCard</name>
+    <message>
+        <source>recommended for this computer</source>
+        <translation>推荐用于这台电脑</translation>
+    </message>
+    <message>
+        <source>More</source>
+        <translation>更多</translation>
+    </message>
+    <message>
+        <source>being checked</source>
+        <translation>正在检查</translation>
+    </message>
+    <message>
+        <source>downloading</source>
+        <translation>正在下载</translation>
+    </message>
+    <message>
+        <source>in use</source>
+        <translation>使用中</translation>
+    </message>
+    <message>
+        <source>index being built</source>
+        <translation>正在建立索引</translation>
+    </message>
+    <message>
+        <source>kept to compare</source>
+        <translation>保留供比较</translation>
+    </message>
+    <message>
+        <source>installed</source>
+        <translation>已安装</translation>
+    </message>
+    <message>
+        <source>%1 dimensions</source>
+        <translation>%1 维</translation>
+    </message>
+    <message>
+        <source>up to %1 tokens</source>
+        <translation>最多 %1 个词元</translation>
+    </message>
+    <message>
+        <source>Download %1</source>
+        <translation>下载 %1</translation>
+    </message>
+    <message>
+        <source>%1 on disk</source>
+        <translation>占磁盘 %1</translation>
+    </message>
+    <message>
+        <source>about %1 of memory</source>
+        <translation>约需内存 %1</translation>
+    </message>
+    <message>
+        <source>speed not measured yet</source>
+        <translation>尚未测速</translation>
+    </message>
+    <message>
+        <source>index %1</source>
+        <translation>索引 %1</translation>
+    </message>
+    <message>
+        <source>Stopped. What is here is kept; the download goes on from there.</source>
+        <translation>已停止。已下载的部分会保留，下次接着下载。</translation>
+    </message>
+    <message>
+        <source>Stopped at %1 of %2. The download goes on from there.</source>
+        <translation>停在 %1，共 %2。下次接着下载。</translation>
+    </message>
+    <message>
+        <source>Stopping…</source>
+        <translation>正在停止…</translation>
+    </message>
+    <message>
+        <source>Looking what there is…</source>
+        <translation>正在查看…</translation>
+    </message>
+    <message>
+        <source>%1 of %2</source>
+        <translation>%1，共 %2</translation>
+    </message>
+    <message>
+        <source>%1/s</source>
+        <translation>%1/秒</translation>
+    </message>
+    <message>
+        <source>Cancel building…</source>
+        <translation>取消建立…</translation>
+    </message>
+    <message>
+        <source>Use…</source>
+        <translation>使用…</translation>
+    </message>
+    <message>
+        <source>Download</source>
+        <translation>下载</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Try again</source>
+        <translation>重试</translation>
+    </message>
+    <message>
+        <source>Use with shorter vectors…</source>
+        <translation>改用更短的向量…</translation>
+    </message>
+    <message>
+        <source>Verify…</source>
+        <translation>验证…</translation>
+    </message>
+    <message>
+        <source>Edit the server…</source>
+        <translation>编辑服务器…</translation>
+    </message>
+    <message>
+        <source>Drop the kept index…</source>
+        <translation>删除保留的索引…</translation>
+    </message>
+    <message>
+        <source>Remove…</source>
+        <translation>移除…</translation>
+    </message>
+    <message>
+        <source>More on %1</source>
+        <translation>%1 的更多操作</translation>
+    </message>
+</context>
+<context>
+    <name>Models</name>
+    <message>
+        <source>Stop building the index of %1?</source>
+        <translation>停止建立 %1 的索引吗？</translation>
+    </message>
+    <message>
+        <source>What was embedded for it so far is removed. Searches go on with the model in use.</source>
+        <translation>为它算好的向量会被删除。搜索继续使用现在的模型。</translation>
+    </message>
+    <message>
+        <source>Stop building</source>
+        <translation>停止建立</translation>
+    </message>
+    <message>
+        <source>Go on building</source>
+        <translation>继续建立</translation>
+    </message>
+    <message>
+        <source>100 languages</source>
+        <translation>100 种语言</translation>
+    </message>
+    <message>
+        <source>over 100 languages</source>
+        <translation>100 多种语言</translation>
+    </message>
+    <message>
+        <source>Comes with Dragoman: small and quick on any processor, tuned here across languages.</source>
+        <translation>随 Dragoman 附带：小巧，在任何处理器上都很快，并在此做了跨语言调校。</translation>
+    </message>
+    <message>
+        <source>Best for its size: long texts, code, told what to look for. Wants a GPU.</source>
+        <translation>同等大小中最好：长文本、源代码、可告知要找什么。需要显卡。</translation>
+    </message>
+    <message>
+        <source>More exact than 0.6B at eight times the work; for a GPU with 12 GB or more.</source>
+        <translation>比 0.6B 更准确，计算量是它的八倍；适合 12 GB 以上的显卡。</translation>
+    </message>
+    <message>
+        <source>First on the multilingual MTEB when it came out (June 2025); for a GPU with 24 GB.</source>
+        <translation>发布时（2025 年 6 月）多语言 MTEB 第一名；适合 24 GB 的显卡。</translation>
+    </message>
+    <message>
+        <source>Long texts in many languages, without instructions; only its dense vectors are used.</source>
+        <translation>多种语言的长文本，不用指令；只使用它的稠密向量。</translation>
+    </message>
+    <message>
+        <source>Strong for a laptop. Google&apos;s licence must be accepted on the Hub, with a token (HF_TOKEN).</source>
+        <translation>在笔记本电脑上表现很强。须先在 Hub 上接受 Google 的许可，并设置令牌 (HF_TOKEN)。</translation>
+    </message>
+    <message>
+        <source>The bundled model&apos;s larger sister: somewhat better at four times the work.</source>
+        <translation>附带模型的大号版本：稍好一些，计算量是四倍。</translation>
+    </message>
+    <message>
+        <source>The largest of the E5 family; fourteen times the work of the bundled model.</source>
+        <translation>E5 系列中最大的；计算量是附带模型的十四倍。</translation>
+    </message>
+    <message>
+        <source>The sentences are Dragoman&apos;s own, of the kinds that the article describes: those of the article are not known. The published numbers belong to those, so expect about the same, not the same.</source>
+        <translation>这些句子是 Dragoman 自己写的，与文章所述的种类相同；文章里的原句不得而知。公布的数值属于原句，所以结果应当相近，而不是相同。</translation>
+    </message>
+    <message>
+        <source>Server at %1</source>
+        <translation>服务器：%1</translation>
+    </message>
+</context>
+<context>
+    <name>ModelsDialog</name>
+    <message>
+        <source>Models</source>
+        <translation>模型</translation>
+    </message>
+    <message>
+        <source>The model turns texts into meaning. Another one reads no file again: its index is built beside the present one, which goes on serving until the new one is complete.</source>
+        <translation>模型把文字变成含义。换模型不必重新读取文件：新索引在现有索引旁边建立，建成之前仍由现有索引提供搜索。</translation>
+    </message>
+    <message>
+        <source>Try again</source>
+        <translation>重试</translation>
+    </message>
+    <message>
+        <source>On this computer</source>
+        <translation>在这台电脑上</translation>
+    </message>
+    <message>
+        <source>To download</source>
+        <translation>可以下载</translation>
+    </message>
+    <message>
+        <source>Add a model</source>
+        <translation>添加模型</translation>
+    </message>
+    <message>
+        <source>From the Hugging Face Hub…</source>
+        <translation>从 Hugging Face Hub…</translation>
+    </message>
+    <message>
+        <source>A folder on this computer…</source>
+        <translation>这台电脑上的文件夹…</translation>
+    </message>
+    <message>
+        <source>A .gguf file…</source>
+        <translation>.gguf 文件…</translation>
+    </message>
+    <message>
+        <source>An embedding server…</source>
+        <translation>嵌入服务器…</translation>
+    </message>
+    <message>
+        <source>Nothing is downloaded before you ask for it.</source>
+        <translation>您没有要求之前，不会下载任何东西。</translation>
+    </message>
+    <message>
+        <source>One moment…</source>
+        <translation>请稍候…</translation>
+    </message>
+    <message>
+        <source>Drop the index of %1?</source>
+        <translation>删除 %1 的索引吗？</translation>
+    </message>
+    <message>
+        <source>Frees %1. Using the model again means building its index again.</source>
+        <translation>释放 %1。再次使用这个模型时要重新建立索引。</translation>
+    </message>
+    <message>
+        <source>Drop</source>
+        <translation>删除</translation>
+    </message>
+    <message>
+        <source>Keep</source>
+        <translation>保留</translation>
+    </message>
+    <message>
+        <source>Remove %1 from this computer?</source>
+        <translation>从这台电脑上移除 %1 吗？</translation>
+    </message>
+    <message>
+        <source>Frees %1. It can be downloaded again.</source>
+        <translation>释放 %1。以后可以重新下载。</translation>
+    </message>
+    <message>
+        <source>Take %1 off the list?</source>
+        <translation>把 %1 从列表中去掉吗？</translation>
+    </message>
+    <message>
+        <source>Its files are not touched.</source>
+        <translation>它的文件不会改动。</translation>
+    </message>
+    <message>
+        <source>Dragoman forgets the server&apos;s address and key.</source>
+        <translation>Dragoman 会忘记这台服务器的地址和密钥。</translation>
+    </message>
+    <message>
+        <source>Remove</source>
+        <translation>移除</translation>
+    </message>
+</context>
+<context>
     <name>PageView</name>
     <message>
         <source>Page</source>
         <translation>页面</translation>
+    </message>
+</context>
+<context>
+    <name>PairsTable</name>
+    <message>
+        <source>Pairs of texts</source>
+        <translation>成对的文本</translation>
+    </message>
+    <message>
+        <source>One text</source>
+        <translation>一段文本</translation>
+    </message>
+    <message>
+        <source>The other</source>
+        <translation>另一段</translation>
+    </message>
+    <message>
+        <source>Here</source>
+        <translation>这里</translation>
+    </message>
+    <message>
+        <source>Published</source>
+        <translation>公布值</translation>
     </message>
 </context>
 <context>
@@ -731,6 +1121,10 @@
         <source>offline</source>
         <translation>离线</translation>
     </message>
+    <message>
+        <source>also no. %1</source>
+        <translation>另列第 %1</translation>
+    </message>
     <message numerus="yes">
         <source>%n more</source>
         <translation>
@@ -747,6 +1141,13 @@
     </message>
 </context>
 <context>
+    <name>ResultsModel</name>
+    <message>
+        <source>in both lists</source>
+        <translation>两列都有</translation>
+    </message>
+</context>
+<context>
     <name>ResultsView</name>
     <message>
         <source>Results</source>
@@ -754,14 +1155,129 @@
     </message>
 </context>
 <context>
-    <name>SettingsPane</name>
+    <name>ServerDialog</name>
     <message>
-        <source>One pattern a line, as in a .gitignore file; they hold in every folder.</source>
-        <translation>每行一个模式，写法与 .gitignore 相同；对所有文件夹生效。</translation>
+        <source>Embedding server</source>
+        <translation>嵌入服务器</translation>
     </message>
     <message>
-        <source>Index hidden files and folders too</source>
-        <translation>同时索引隐藏的文件和文件夹</translation>
+        <source>Any server that speaks OpenAI&apos;s protocol for embeddings: sglang, vLLM, TEI, llama.cpp, Ollama, LM Studio. Your texts are sent there.</source>
+        <translation>任何使用 OpenAI 嵌入协议的服务器：sglang、vLLM、TEI、llama.cpp、Ollama、LM Studio。您的文字会发送到那里。</translation>
+    </message>
+    <message>
+        <source>such as desk</source>
+        <translation>例如 desk</translation>
+    </message>
+    <message>
+        <source>the first that the server lists</source>
+        <translation>服务器列出的第一个</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>无</translation>
+    </message>
+    <message>
+        <source>Allow plain &amp;http to another computer</source>
+        <translation>允许用不加密的 http 连接另一台电脑(&amp;H)</translation>
+    </message>
+    <message>
+        <source>Your texts and the key then travel unencrypted; anybody on the way can read them.</source>
+        <translation>这样您的文字和密钥都不加密传输，途中任何人都能看到。</translation>
+    </message>
+    <message>
+        <source>what the model asks for, if anything</source>
+        <translation>模型要求的内容（如有）</translation>
+    </message>
+    <message>
+        <source>as the server gives</source>
+        <translation>由服务器决定</translation>
+    </message>
+    <message>
+        <source> tokens</source>
+        <translation> 个词元</translation>
+    </message>
+    <message>
+        <source>&amp;Name</source>
+        <translation>名称(&amp;N)</translation>
+    </message>
+    <message>
+        <source>&amp;Address (URL)</source>
+        <translation>地址 (URL)(&amp;A)</translation>
+    </message>
+    <message>
+        <source>&amp;Model</source>
+        <translation>模型(&amp;M)</translation>
+    </message>
+    <message>
+        <source>&amp;Key</source>
+        <translation>密钥(&amp;K)</translation>
+    </message>
+    <message>
+        <source>Before &amp;questions</source>
+        <translation>问题前缀(&amp;Q)</translation>
+    </message>
+    <message>
+        <source>Before &amp;passages</source>
+        <translation>段落前缀(&amp;P)</translation>
+    </message>
+    <message>
+        <source>Vector &amp;length</source>
+        <translation>向量长度(&amp;L)</translation>
+    </message>
+    <message>
+        <source>L&amp;ongest input</source>
+        <translation>最长输入(&amp;O)</translation>
+    </message>
+    <message>
+        <source>Save and test</source>
+        <translation>保存并测试</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Save</source>
+        <translation>保存</translation>
+    </message>
+    <message>
+        <source>The server needs a name of letters, digits, dots or hyphens.</source>
+        <translation>服务器需要一个名称，由字母、数字、点或连字符组成。</translation>
+    </message>
+    <message>
+        <source>The address must begin with http:// or https:// and name the server.</source>
+        <translation>地址须以 http:// 或 https:// 开头，并写明服务器。</translation>
+    </message>
+    <message>
+        <source>This address is on another computer and not encrypted. Use https, or allow plain http.</source>
+        <translation>这个地址在另一台电脑上，而且没有加密。请用 https，或允许不加密的 http。</translation>
+    </message>
+    <message>
+        <source>There is a server of that name already.</source>
+        <translation>已经有同名的服务器。</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>关闭</translation>
+    </message>
+</context>
+<context>
+    <name>SettingsPane</name>
+    <message>
+        <source>Save</source>
+        <translation>保存</translation>
+    </message>
+    <message>
+        <source>Files</source>
+        <translation>文件</translation>
+    </message>
+    <message>
+        <source>Patterns as in .gitignore, one a line, for all folders.</source>
+        <translation>写法与 .gitignore 相同，每行一条，适用于所有文件夹。</translation>
+    </message>
+    <message>
+        <source>Read &amp;hidden files and folders too</source>
+        <translation>也读取隐藏的文件和文件夹(&amp;H)</translation>
     </message>
     <message>
         <source> MB</source>
@@ -770,18 +1286,6 @@
     <message>
         <source>Automatic</source>
         <translation>自动</translation>
-    </message>
-    <message>
-        <source>Processor</source>
-        <translation>处理器</translation>
-    </message>
-    <message>
-        <source>NVIDIA graphics card (CUDA)</source>
-        <translation>NVIDIA 显卡 (CUDA)</translation>
-    </message>
-    <message>
-        <source>Apple graphics (MPS)</source>
-        <translation>Apple 图形处理器 (MPS)</translation>
     </message>
     <message>
         <source> s</source>
@@ -796,14 +1300,6 @@
         <translation>文件大小上限(&amp;F)</translation>
     </message>
     <message>
-        <source>Language model &amp;runs on</source>
-        <translation>语言模型运行于(&amp;R)</translation>
-    </message>
-    <message>
-        <source>Processor &amp;threads for it</source>
-        <translation>所用处理器线程(&amp;T)</translation>
-    </message>
-    <message>
         <source>Files read &amp;at once</source>
         <translation>同时读取文件数(&amp;A)</translation>
     </message>
@@ -816,16 +1312,88 @@
         <translation>每个文件的内存(&amp;M)</translation>
     </message>
     <message>
-        <source>&amp;Better order</source>
-        <translation>更好的排序(&amp;B)</translation>
-    </message>
-    <message>
         <source>Patterns of files to leave out</source>
         <translation>要排除的文件模式</translation>
     </message>
     <message>
-        <source>Save</source>
-        <translation>保存</translation>
+        <source>Language model</source>
+        <translation>语言模型</translation>
+    </message>
+    <message>
+        <source>Processor</source>
+        <translation>处理器</translation>
+    </message>
+    <message>
+        <source>NVIDIA graphics card (CUDA)</source>
+        <translation>NVIDIA 显卡 (CUDA)</translation>
+    </message>
+    <message>
+        <source>Apple graphics (MPS)</source>
+        <translation>Apple 图形处理器 (MPS)</translation>
+    </message>
+    <message>
+        <source>32 bits (float32)</source>
+        <translation>32 位 (float32)</translation>
+    </message>
+    <message>
+        <source>16 bits (bfloat16)</source>
+        <translation>16 位 (bfloat16)</translation>
+    </message>
+    <message>
+        <source>16 bits (float16)</source>
+        <translation>16 位 (float16)</translation>
+    </message>
+    <message>
+        <source> tokens</source>
+        <translation> 个词元</translation>
+    </message>
+    <message>
+        <source>As long as the model takes</source>
+        <translation>模型所能接受的长度</translation>
+    </message>
+    <message>
+        <source>&amp;Runs on</source>
+        <translation>运行于(&amp;R)</translation>
+    </message>
+    <message>
+        <source>&amp;Computes in</source>
+        <translation>计算精度(&amp;C)</translation>
+    </message>
+    <message>
+        <source>Processor &amp;threads</source>
+        <translation>处理器线程(&amp;T)</translation>
+    </message>
+    <message>
+        <source>Longest &amp;input</source>
+        <translation>最长输入(&amp;I)</translation>
+    </message>
+    <message>
+        <source>.&amp;gguf files run with</source>
+        <translation>.gguf 文件运行于(&amp;G)</translation>
+    </message>
+    <message>
+        <source>What to look for</source>
+        <translation>要找什么</translation>
+    </message>
+    <message>
+        <source>Models such as Qwen3-Embedding are told what is sought. Empty: the model&apos;s own words, or those shown. Only questions change, so nothing is embedded again.</source>
+        <translation>Qwen3-Embedding 一类的模型会被告知要找什么。留空：用模型自带的话，或所示的话。改变的只是提问，所以不必重新计算任何向量。</translation>
+    </message>
+    <message>
+        <source>Notes</source>
+        <translation>笔记</translation>
+    </message>
+    <message>
+        <source>Source code</source>
+        <translation>源代码</translation>
+    </message>
+    <message>
+        <source>Questions</source>
+        <translation>问题</translation>
+    </message>
+    <message>
+        <source>Order of the results</source>
+        <translation>结果的顺序</translation>
     </message>
     <message>
         <source>Order the first hits again with a reranker</source>
@@ -836,12 +1404,88 @@
         <translation>重排模型所在的文件夹</translation>
     </message>
     <message>
+        <source>A cross-encoder, as Hugging Face&apos;s tools store it. Results appear first and are then ordered again; without a graphics card that takes some seconds.</source>
+        <translation>交叉编码器，按 Hugging Face 工具的格式存放。结果先显示，随后重新排序；没有显卡时需要几秒钟。</translation>
+    </message>
+    <message>
+        <source>&amp;Better order</source>
+        <translation>更好的排序(&amp;B)</translation>
+    </message>
+    <message>
+        <source>Downloads</source>
+        <translation>下载</translation>
+    </message>
+    <message>
+        <source>Never &amp;download models</source>
+        <translation>从不下载模型(&amp;D)</translation>
+    </message>
+    <message>
+        <source>Where models are downloaded from. Empty for the Hugging Face Hub.</source>
+        <translation>从哪里下载模型。留空为 Hugging Face Hub。</translation>
+    </message>
+    <message>
+        <source>M&amp;irror of the Hub</source>
+        <translation>Hub 镜像(&amp;I)</translation>
+    </message>
+    <message>
+        <source>Chroma server</source>
+        <translation>Chroma 服务器</translation>
+    </message>
+    <message>
+        <source>Where vectors are searched. Empty: Dragoman runs Chroma itself, on this computer. The library itself always stays here.</source>
+        <translation>在哪里搜索向量。留空：Dragoman 在这台电脑上自己运行 Chroma。资料库本身始终留在这里。</translation>
+    </message>
+    <message>
+        <source>none</source>
+        <translation>无</translation>
+    </message>
+    <message>
+        <source>that of the system</source>
+        <translation>系统的证书</translation>
+    </message>
+    <message>
+        <source>Allow plain http to another computer</source>
+        <translation>允许用不加密的 http 连接另一台电脑</translation>
+    </message>
+    <message>
+        <source>Vectors and the token then travel unencrypted; anybody on the way can read them.</source>
+        <translation>这样向量和令牌都不加密传输，途中任何人都能看到。</translation>
+    </message>
+    <message>
+        <source>Add&amp;ress (URL)</source>
+        <translation>地址 (URL)(&amp;R)</translation>
+    </message>
+    <message>
+        <source>T&amp;oken</source>
+        <translation>令牌(&amp;O)</translation>
+    </message>
+    <message>
+        <source>Sent as</source>
+        <translation>发送方式</translation>
+    </message>
+    <message>
+        <source>T&amp;enant</source>
+        <translation>租户(&amp;E)</translation>
+    </message>
+    <message>
+        <source>&amp;Database</source>
+        <translation>数据库(&amp;D)</translation>
+    </message>
+    <message>
+        <source>Certi&amp;ficate</source>
+        <translation>证书(&amp;F)</translation>
+    </message>
+    <message>
         <source>Choose…</source>
         <translation>选择…</translation>
     </message>
     <message>
-        <source>A cross-encoder, as Hugging Face&apos;s tools store it. Results appear first and are then ordered again; without a graphics card that takes some seconds.</source>
-        <translation>交叉编码器，按 Hugging Face 工具的格式存放。结果先显示，随后重新排序；没有显卡时需要几秒钟。</translation>
+        <source>“%1” is no address; it begins with http:// or https://.</source>
+        <translation>“%1”不是地址；地址以 http:// 或 https:// 开头。</translation>
+    </message>
+    <message>
+        <source>The Chroma server&apos;s address is not encrypted. Use https, or allow plain http.</source>
+        <translation>Chroma 服务器的地址没有加密。请用 https，或允许不加密的 http。</translation>
     </message>
     <message>
         <source>Choose the folder that the reranker is in.</source>
@@ -857,6 +1501,18 @@
     <message>
         <source>Pause indexing</source>
         <translation>暂停索引</translation>
+    </message>
+    <message>
+        <source>More on the index that is being built</source>
+        <translation>正在建立的索引：更多操作</translation>
+    </message>
+    <message>
+        <source>Models…</source>
+        <translation>模型…</translation>
+    </message>
+    <message>
+        <source>Cancel building…</source>
+        <translation>取消建立…</translation>
     </message>
     <message>
         <source>Starting the search service…</source>
@@ -885,6 +1541,18 @@
     <message>
         <source>Language model failed</source>
         <translation>语言模型加载失败</translation>
+    </message>
+    <message>
+        <source>Models (Ctrl+Shift+L)</source>
+        <translation>模型 (Ctrl+Shift+L)</translation>
+    </message>
+    <message>
+        <source>Model: %1</source>
+        <translation>模型：%1</translation>
+    </message>
+    <message>
+        <source>Building the index of %1: %2</source>
+        <translation>正在建立 %1 的索引：%2</translation>
     </message>
     <message>
         <source>Starting…</source>
@@ -930,6 +1598,123 @@
     <message>
         <source>Text</source>
         <translation>文本</translation>
+    </message>
+</context>
+<context>
+    <name>UseDialog</name>
+    <message>
+        <source>Use a model</source>
+        <translation>使用模型</translation>
+    </message>
+    <message>
+        <source>Use %1?</source>
+        <translation>使用 %1 吗？</translation>
+    </message>
+    <message>
+        <source>Its index is complete and up to date, so the switch takes a moment only.</source>
+        <translation>它的索引完整而且是最新的，所以马上就能切换。</translation>
+    </message>
+    <message>
+        <source>Its index is built from the texts that are stored already; no file is read again. Searches go on with %1 meanwhile.</source>
+        <translation>它的索引由已经存好的文字建立，不会重新读取文件。在此期间继续用 %1 搜索。</translation>
+    </message>
+    <message>
+        <source>the words alone</source>
+        <translation>单纯的词语</translation>
+    </message>
+    <message>
+        <source>Every passage of your library and every question is sent to this server.</source>
+        <translation>资料库的每个段落和您的每个问题都会发送到这台服务器。</translation>
+    </message>
+    <message>
+        <source>Full length</source>
+        <translation>完整长度</translation>
+    </message>
+    <message>
+        <source>%1 (full length)</source>
+        <translation>%1（完整长度）</translation>
+    </message>
+    <message>
+        <source>Shorter vectors need less room and find a little less well.</source>
+        <translation>向量越短，占用空间越少，查找效果略差。</translation>
+    </message>
+    <message>
+        <source>Vector &amp;length</source>
+        <translation>向量长度(&amp;L)</translation>
+    </message>
+    <message>
+        <source>Texts to embed</source>
+        <translation>要计算的文本</translation>
+    </message>
+    <message>
+        <source>Disk space</source>
+        <translation>磁盘空间</translation>
+    </message>
+    <message>
+        <source>Time</source>
+        <translation>时间</translation>
+    </message>
+    <message>
+        <source>&amp;Keep the present index to compare with</source>
+        <translation>保留现有索引以供比较(&amp;K)</translation>
+    </message>
+    <message>
+        <source>Both models then embed new files, and the same question can be asked of both.</source>
+        <translation>这样新文件由两个模型都处理，同一个问题可以向两者提问。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>Switch</source>
+        <translation>切换</translation>
+    </message>
+    <message>
+        <source>Build the index</source>
+        <translation>建立索引</translation>
+    </message>
+    <message>
+        <source>about %1, %2 are free</source>
+        <translation>约 %1，可用 %2</translation>
+    </message>
+    <message>
+        <source>not known yet; “Verify” measures the model&apos;s speed here</source>
+        <translation>还不知道；“验证”会测出模型在这里的速度</translation>
+    </message>
+    <message>
+        <source>Not enough room on the disk. Shorter vectors or another model need less.</source>
+        <translation>磁盘空间不够。更短的向量或别的模型占用较少。</translation>
+    </message>
+</context>
+<context>
+    <name>Verification</name>
+    <message>
+        <source>Embedding the pairs</source>
+        <translation>正在计算这些文本</translation>
+    </message>
+    <message>
+        <source>Loading the model and embedding seven pairs of texts…</source>
+        <translation>正在加载模型并计算七对文本…</translation>
+    </message>
+    <message>
+        <source>Measured: %1.</source>
+        <translation>测得：%1。</translation>
+    </message>
+    <message>
+        <source>The published numbers are of Qwen3-Embedding-0.6B. What counts for another model is that texts which say the same are far closer than those which do not.</source>
+        <translation>公布的数值属于 Qwen3-Embedding-0.6B。对别的模型来说，要看意思相同的文本是否明显比意思不同的更接近。</translation>
+    </message>
+</context>
+<context>
+    <name>VerifyDialog</name>
+    <message>
+        <source>Verify a model</source>
+        <translation>验证模型</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>关闭</translation>
     </message>
 </context>
 <context>
@@ -1176,6 +1961,68 @@
         <translation>
             <numerusform>大约还剩 %n 小时</numerusform>
         </translation>
+    </message>
+    <message>
+        <source>less than a minute</source>
+        <translation>不到一分钟</translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n min</source>
+        <translation>
+            <numerusform>约 %n 分钟</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n h</source>
+        <translation>
+            <numerusform>约 %n 小时</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
+        <source>about %n day(s)</source>
+        <translation>
+            <numerusform>约 %n 天</numerusform>
+        </translation>
+    </message>
+    <message>
+        <source>loading the model…</source>
+        <translation>正在加载模型…</translation>
+    </message>
+    <message>
+        <source>waiting</source>
+        <translation>等待中</translation>
+    </message>
+    <message>
+        <source>%1 of %2 texts</source>
+        <translation>第 %1 段文本，共 %2</translation>
+    </message>
+    <message>
+        <source>paused</source>
+        <translation>已暂停</translation>
+    </message>
+    <message>
+        <source>%1 billion parameters</source>
+        <translation>%1×10⁹ 参数</translation>
+    </message>
+    <message>
+        <source>%1 million parameters</source>
+        <translation>%1 百万参数</translation>
+    </message>
+    <message>
+        <source>%1 tokens/s on %2</source>
+        <translation>%2上每秒 %1 个词元</translation>
+    </message>
+    <message>
+        <source>the processor</source>
+        <translation>处理器</translation>
+    </message>
+    <message>
+        <source>the graphics card</source>
+        <translation>显卡</translation>
+    </message>
+    <message>
+        <source>%1 tokens/s</source>
+        <translation>每秒 %1 个词元</translation>
     </message>
 </context>
 </TS>
