@@ -141,6 +141,7 @@ def transformer(kind: str, folder: Path, *, seed: int = 5, **more: Any) -> Path:
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, **{f"{role}_token": token for role, token in special.items()}
     )
+    fast.padding_side = "left" if kind == "qwen3" else "right"  # as it is published
     fast.model_max_length = 10**30 if kind == "t5" else LENGTH if kind != "qwen3" else 512
     fast.save_pretrained(str(folder))
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -81,11 +81,14 @@ _BIDIRECTIONAL = {
 # What transformers' loader and tokenizers were checked with here.
 _BY_TRANSFORMERS = {"qwen3", "qwen2", "llama"}
 _QUANTISATION = re.compile(r"[-._](?:i?q\d\w*|f16|f32|bf16|fp16|fp32)(?:[-._].*)?$")
-# Sequences that llama.cpp works on at once, and the tokens that its context has room for at first. The memory
-# of a context grows with that (Qwen3-Embedding-0.6B: 115 KB a token), so it is made larger when a text is.
+# Sequences and tokens that llama.cpp works on at once. For each of these tokens it has room for the logits,
+# though nobody wants them here (4 bytes for each word of the vocabulary: 0.3 GB for 512 tokens of Qwen3), so
+# that more would cost memory, and on a CPU is no faster.
 _SEQUENCES = 64
-_FIRST_CONTEXT = 2_048
-_CAUSAL_STEP = 512
+_STEP = 512
+# Where tokens see what follows, all of a text must be in one step, so that less is read at once unless the
+# person asks for more.
+_BIDIRECTIONAL_LENGTH = 2_048
 _HOW = "Install the extra: pip install 'dragoman[gguf]' (transformers' way) or llama-cpp-python."
 
 
@@ -346,19 +349,21 @@ def _model(path: Path, header: Header, digest: str, choice: ModelChoice, setting
     pooling = pooling or ("mean" if architecture in _BIDIRECTIONAL else "lasttoken")
     name, query, passage = _prompts(path, values, architecture)
     instruction, words = instruction_of(query)
-    window_ = window(length, settings.context_tokens)
+    if architecture in _BIDIRECTIONAL and not settings.context_tokens:
+        length = min(length, _BIDIRECTIONAL_LENGTH)
+    length = window(length, settings.context_tokens)
     kept = chosen_dim(dim, choice.dimensions, name)
     model_type = "gemma3_text" if architecture == "gemma-embedding" else architecture
-    made_of = (_READING, digest, pooling, passage, kept, min(window_, 2_048))
+    made_of = (_READING, digest, pooling, passage, kept, min(length, 2_048))
     made = hashlib.blake2b(msgspec.json.encode(made_of), digest_size=8).hexdigest()
     kind = re.sub(r"[^A-Za-z0-9.]+", "-", architecture)[:40].strip("-.")
     model = Model(
         key=f"gguf-{kind}-{kept}-{made}",
         name=name,
         dim=kept,
-        max_length=window_,
+        max_length=length,
         # A token is at least a byte.
-        max_passage=max(1, window_ - 3 - len(passage.encode())),
+        max_passage=max(1, length - 3 - len(passage.encode())),
         query_prefix=query,
         passage_prefix=passage,
         pooling=pooling,
@@ -570,7 +575,7 @@ class LlamaEncoder:
         """Positions of inputs that go through the model together; nothing is padded."""
         batch, tokens = list[int](), 0
         for at in sorted(range(len(inputs)), key=lambda at: -len(inputs[at])):
-            if batch and (len(batch) == _SEQUENCES or tokens + len(inputs[at]) > _FIRST_CONTEXT):
+            if batch and (len(batch) == _SEQUENCES or tokens + len(inputs[at]) > _STEP):
                 yield batch
                 batch, tokens = [], 0
             batch.append(at)
@@ -593,6 +598,7 @@ class _Llama:
         self._path = model.path
         self._dim = model.model.full_dim
         self._causal = model.architecture not in _BIDIRECTIONAL
+        self._in_steps = self._causal and model.model.pooling == "lasttoken"
         self._pooling = _LLAMA_POOLINGS[model.model.pooling]
         self._threads = threads
         self._context: Any = None
@@ -647,19 +653,13 @@ class _Llama:
         """
         api = self._api
         self._make_room(sum(map(len, inputs)))
-        batch, at = self._batch, 0
-        for sequence, ids in enumerate(inputs):
-            for position, token in enumerate(ids):
-                batch.token[at], batch.pos[at] = token, position
-                batch.n_seq_id[at], batch.seq_id[at][0] = 1, sequence
-                batch.logits[at] = True
-                at += 1
-        batch.n_tokens = at
         if (memory := api.llama_get_memory(self._context)) is not None:
             api.llama_memory_clear(memory, True)
-        run = api.llama_decode if self._causal else api.llama_encode
-        if result := run(self._context, batch):
-            raise self._too_little_memory(f"llama.cpp answers {result}")
+        rows = [(seq, at, token) for seq, ids in enumerate(inputs) for at, token in enumerate(ids)]
+        # Of a text that is read in steps the last step gives the vector, which is that of its last token.
+        step = _STEP if self._in_steps else len(rows)
+        for first in range(0, len(rows), step):
+            self._run(rows[first : first + step])
         out = np.empty((len(inputs), self._dim), np.float32)
         for sequence in range(len(inputs)):
             vector = api.llama_get_embeddings_seq(self._context, sequence)
@@ -670,17 +670,28 @@ class _Llama:
             out[sequence] = np.ctypeslib.as_array(vector, (self._dim,))
         return out
 
+    def _run(self, rows: list[tuple[int, int, int]]) -> None:
+        """Let tokens through the model: (number of the text, position in it, token)."""
+        batch = self._batch
+        for at, (sequence, position, token) in enumerate(rows):
+            batch.token[at], batch.pos[at] = token, position
+            batch.n_seq_id[at], batch.seq_id[at][0] = 1, sequence
+            batch.logits[at] = True
+        batch.n_tokens = len(rows)
+        run = self._api.llama_decode if self._causal else self._api.llama_encode
+        if result := run(self._context, batch):
+            raise self._too_little_memory(f"llama.cpp answers {result}")
+
     def _make_room(self, tokens: int) -> None:
         """Have a context for so many tokens."""
         if tokens <= self._room:
             return
         api = self._api
         self._free_context()
-        room = max(_FIRST_CONTEXT, 1 << (tokens - 1).bit_length())
+        room = max(_STEP, 1 << (tokens - 1).bit_length())
         params = api.llama_context_default_params()
-        params.n_ctx = params.n_batch = room
-        # Where tokens see what follows, all of a text must be in one step.
-        params.n_ubatch = min(room, _CAUSAL_STEP) if self._causal else room
+        params.n_ctx = room
+        params.n_batch = params.n_ubatch = _STEP if self._in_steps else room
         params.n_seq_max = _SEQUENCES
         params.kv_unified = True
         params.embeddings = True
@@ -691,7 +702,7 @@ class _Llama:
         if not self._context:
             self._room = 0
             raise self._too_little_memory(f"a context of {room} tokens cannot be made")
-        self._batch = api.llama_batch_init(room, 0, 1)
+        self._batch = api.llama_batch_init(params.n_batch, 0, 1)
         self._room = room
 
     def _too_little_memory(self, why: str) -> IndexerError:

@@ -578,7 +578,8 @@ def cannot_load(place: Path, error: Exception) -> FatalError:
     """What a person is told when a library refuses a model's files."""
     return FatalError(
         "The language model cannot be loaded",
-        f"{place}: {error}. Remove it and install it again; the bundled one is made again at the next start.",
+        f"{place}: {str(error)[:300]}. Remove it and install it again; "
+        "the bundled one is made again at the next start.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from indexer.embed.load import info_of, load_encoder
 from indexer.embed.sentence import read_folder
 from indexer.embed.transformer import TransformerEncoder
 from indexer.embed.windows import most_windows
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 from indexer.settings import Instructions, Settings
 from tests import tiny_models
 from tests.tiny_models import HIDDEN, KINDS, WORDS, module, sentence, texts
@@ -246,6 +247,63 @@ def test_bfloat16_is_near(folders: dict[str, Path], kind: str) -> None:
     passage = prompts.get("document") or prompts.get("passage") or ""
     other = theirs(reference(folders[kind], dtype="bfloat16"), RAGGED, passage)
     assert cosines(found, other / np.linalg.norm(other, axis=1, keepdims=True)) >= BFLOAT16
+
+
+def test_the_precision_is_what_is_set_where_the_model_bears_it(folders: dict[str, Path]) -> None:
+    import torch
+
+    for name in ("float32", "bfloat16", "float16"):
+        assert ours(folders["qwen3"], precision=name).precision == name
+    # Gemma's activations leave the range of float16.
+    assert ours(folders["gemma"], precision="float16").precision == "float32"
+    assert ours(folders["qwen3"]).precision == "float32"
+    with pytest.raises(FatalError, match="precision is not known"):
+        ours(folders["qwen3"], precision="int8")
+    dtypes = {True: torch.bfloat16, False: torch.float16}
+    for supported, expected in dtypes.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)  # noqa: B023
+            assert transformer_module.choose_dtype(torch.device("cuda"), "auto") is expected
+
+
+def test_numbers_that_are_none_are_told(folders: dict[str, Path], tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = sentence("bert", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.1.output.dense.bias"] = torch.full((HIDDEN,), float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FatalError, match="gives no numbers"):
+        ours(folder)
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for kind, name in (
+        ("bert", "encoder.layer.1.output.dense.bias"),
+        ("qwen3", "layers.1.mlp.up_proj.weight"),
+        ("xlm-roberta", "embeddings.word_embeddings.weight"),
+    ):
+        folder = sentence(kind, tmp_path / kind)
+        weights = load_file(folder / "model.safetensors")
+        del weights[name]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(FatalError, match="cannot be loaded"):
+            ours(folder)
+
+
+def test_what_a_tokenizer_config_says_of_special_tokens_takes_none_away(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = sentence("qwen3", tmp_path / "model")
+    said = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    # As Qwen3-Embedding is published: no token in front, and the one behind by tokenizer.json alone.
+    said |= {"add_bos_token": False, "tokenizer_class": "Qwen2Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    expected = ours(folders["qwen3"]).encode_passages(RAGGED)
+    np.testing.assert_array_equal(ours(folder).encode_passages(RAGGED), expected)
 
 
 def test_the_task_changes_queries_and_nothing_else(folders: dict[str, Path]) -> None:
