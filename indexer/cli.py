@@ -17,7 +17,8 @@ import typer
 from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.api import local_path
-from indexer.cli_models import models_app
+from indexer.cli_models import _duration, models_app
+from indexer.cli_servers import chroma
 from indexer.client import IndexerClient, find_service
 from indexer.errors import FatalError, IndexerError
 
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app, name="models")
+app.command()(chroma)
 
 DataDir = Annotated[
     Path | None,
@@ -319,6 +321,8 @@ def status(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
         )
         if encoder.message:
             console.print(_safe(encoder.message))
+        if now.switch is not None:
+            console.print(_building(now.switch), highlight=False, soft_wrap=True)
         if now.index == "exact":
             console.print("The search index is being checked or rebuilt; exact search serves meanwhile.")
         for notice in now.notices:
@@ -536,6 +540,21 @@ def _wait(client: IndexerClient) -> None:
             f"{now.failed:,} could not be read, {now.skipped:,} skipped: `dragoman problems` says why.",
             highlight=False,
         )
+
+
+def _building(switch: api.SwitchStatus) -> str:
+    """How far the index of another model is."""
+    name = _safe(switch.reference)
+    far = f"{switch.done:,} of {switch.total:,} texts"
+    match switch.state:
+        case "loading":
+            return f"Loading {name}, to build its index beside the one in use"
+        case "waiting":
+            return f"The index of {name} waits at {far}: {_safe(switch.message)}"
+        case "paused":
+            return f"The index of {name} is paused at {far}"
+    left = "" if switch.remaining_s is None else f", about {_duration(switch.remaining_s)} left"
+    return f"Building the index of {name}: {far}{left}"
 
 
 def _rate(now: api.Status) -> str:

@@ -410,7 +410,11 @@ class Library:
         """Whether ending now would leave known work undone."""
         if self._pipeline is None:
             return self._failure is None
-        return not self._pipeline.idle and not self._pipeline.paused
+        if self._pipeline.paused:
+            return False
+        switch = self.models.switch
+        building = switch is not None and switch.state in {"loading", "building"}
+        return building or not self._pipeline.idle
 
     # --- what is shown ----------------------------------------------------------------------------
 

@@ -597,6 +597,9 @@ class _Side:
             return False
         live = self.opened()
         self._count(live)
+        # Loaded before it takes over, also when there is nothing to embed.
+        if self._await(live.encoder.run(lambda _: np.zeros((0, live.info.dim), np.float32))) is None:
+            return True
         after = 0
         while not self._stopping:
             self._state, self._message = "building", ""

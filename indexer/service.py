@@ -269,6 +269,7 @@ class Server:
         self._idle_seconds = idle_seconds
         self._connections: set[_Connection] = set()
         self._serving: set[asyncio.Task[None]] = set()
+        self._needed_at = time.monotonic()
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -326,6 +327,7 @@ class Server:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            self._needed_at = time.monotonic()  # it may have come and gone between two looks
             self._serving.discard(task)
 
     async def _push_statuses(self) -> None:
@@ -347,12 +349,11 @@ class Server:
                 task.add_done_callback(pushes.discard)
 
     async def _end_when_unneeded(self) -> None:
-        since = time.monotonic()
         while True:
             await asyncio.sleep(min(1.0, self._idle_seconds / 4))
             if self._connections or self.library.busy:
-                since = time.monotonic()
-            elif time.monotonic() - since > self._idle_seconds:
+                self._needed_at = time.monotonic()
+            elif time.monotonic() - self._needed_at > self._idle_seconds:
                 log.info("Nobody needs the service any more")
                 self._stop.set()
 
@@ -398,6 +399,8 @@ def _set_up_log(data_dir: Path) -> None:
     handler.setFormatter(form("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    for chatty in ("httpx", "httpcore"):  # a line for every request
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _redirect_output(data_dir: Path) -> None:
