@@ -15,12 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from indexer import api
-from indexer.embed import Encoder, ModelChoice
-from indexer.embed.bundled import NAME
-from indexer.embed.load import load_encoder
+from indexer.embed import Encoder
 from indexer.embed.measure import measure, remember
-from indexer.embed.thread import Aborts
-from indexer.settings import Settings
 
 NOTE = (
     "The sentences are Dragoman's own, of the kinds that the article describes: those of the article are not "
@@ -74,22 +70,6 @@ def verify(encoder: Encoder) -> list[api.Pair]:
 def is_reference(encoder: Encoder, reference: str) -> bool:
     """Whether a model is the one that the published numbers are of, as far as its names say."""
     return any(_REFERENCE.search(name) for name in (reference, encoder.info.name))
-
-
-def verify_model(request_id: int, settings: Settings, choice: ModelChoice) -> api.Verified:
-    """Load an installed model, in the thread that calls, and answer `api.VerifyModel`; downloads nothing.
-
-    Takes as long as loading the model and some seconds, and its memory beside that of the model in use.
-
-    Raises:
-        IndexerError: It is not installed, cannot be loaded, or its server does not answer.
-    """
-    encoder = load_encoder(settings, choice)
-    try:
-        return verified(request_id, encoder, choice.reference or NAME)
-    finally:
-        if isinstance(encoder, Aborts):
-            encoder.abort()
 
 
 def verified(request_id: int, encoder: Encoder, reference: str) -> api.Verified:

@@ -17,12 +17,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from indexer import api
+from indexer import settings as settings_module
+from indexer.cli import app
+from indexer.client import IndexerClient
 from indexer.embed import ModelChoice, catalogue, hub
+from indexer.embed.bundled import ensure_bundled
+from indexer.embed.bundled import key as bundled_key
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.measure import last_measured
-from indexer.embed.verify import verify_model
+from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings
 from tests.hub_server import HubServer
@@ -61,6 +67,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Path:
+    """The bundled model's folder in the usual cache."""
+    ensure_bundled()
+    return settings_module.cache_dir() / "models" / bundled_key()
 
 
 @pytest.fixture
@@ -142,7 +155,7 @@ def test_an_installed_model_is_loaded_verified_and_removed(
     assert (listed.kind, listed.state, listed.dimensions, listed.max_tokens) == ("hub", "installed", 48, 64)
     assert listed.installed_bytes == sum(map(len, files.values()))
     assert listed.parameters == pytest.approx(len(files[WEIGHTS]) / 4, rel=0.1)
-    answer = verify_model(7, here, choice)
+    answer = verified(7, encoder, NAME)
     assert len(answer.pairs) == 7
     assert [pair.published for pair in answer.pairs] == [0.862, 0.214, 0.891, 0.187, 0.835, 0.77, 0.75]
     first = encoder.encode_passages([answer.pairs[0].first, answer.pairs[0].second])
@@ -547,3 +560,75 @@ def test_a_folder_or_file_is_checked_instead(
         with pytest.raises(IndexerError) as caught:
             hub.check_local(wrong)
         assert not isinstance(caught.value, FatalError)
+
+
+# --- through the program ----------------------------------------------------------------------
+
+
+def dragoman(data: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "indexer.cli", "models", *arguments, "--data-dir", str(data)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def said(data: Path, *arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["models", *arguments, "--data-dir", str(data)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output + str(result.exception or "")
+
+
+@pytest.mark.timeout(240)
+def test_from_download_to_search_by_the_command_line(
+    server: HubServer,
+    files: dict[str, bytes],
+    bundled: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # from its start they are the person's word
+        monkeypatch.delenv(name)
+    (cache / "models").mkdir(parents=True)
+    (cache / "models" / bundled.name).symlink_to(bundled)
+    data, notes = tmp_path / "data", tmp_path / "notes"
+    notes.mkdir()
+    (notes / "cat.txt").write_text("the cat sat on a mat while rain fell over old stone bridges")
+    settings_module.save(data, settings(server))
+    server.add("Qwen/Qwen3-Embedding-0.6B", files)
+    reference = "Qwen/Qwen3-Embedding-0.6B"
+    reached, go = hold_at(server, 4 * BLOCK)
+    with IndexerClient(data) as client:
+        try:
+            client.add_folder(notes)
+            with dragoman(data, "install", "qwen3-embedding-0.6b") as shell:
+                stopped = reached.wait(60)
+                shell.send_signal(signal.SIGINT)
+                out, err = shell.communicate(timeout=30)
+            assert stopped, (out, err)
+            assert shell.returncode == 130
+            assert "What was downloaded is kept" in err
+            children = psutil.Process(client.pid).children(recursive=True)
+            assert not [child for child in children if "hub_child" in " ".join(child.cmdline())]
+            assert "available" in said(data, "info", reference)
+            assert "not installed" in said(data, "use", reference, "--yes", code=1)
+            go.set()
+            assert "is installed" in said(data, "install", reference)
+            assert [one.start for one in server.served if one.path == WEIGHTS][-1] > 0
+            asked = len(server.asked)
+            verdict = json.loads(said(data, "verify", reference, "--json"))
+            assert verdict["is_reference"]
+            assert [pair["published"] for pair in verdict["pairs"]][:2] == [0.862, 0.214]
+            assert "Time" in said(data, "plan", reference)
+            assert "Searches now use" in said(data, "use", reference, "--yes", "--wait")
+            assert "in use" in said(data, "remove", reference, "--yes", code=1)
+            listed = {model["reference"]: model for model in json.loads(said(data, "list", "--json"))}
+            assert listed[reference]["state"] == "active"
+            assert listed[reference]["tokens_per_s"] > 0
+            assert [Path(hit.path).name for hit in client.search("cat").hits] == ["cat.txt"]
+            said(data, "use", "multilingual-e5-small", "--yes", "--wait")
+            assert "was removed" in said(data, "remove", reference, "--yes")
+            assert not (cache / "models" / "hub" / "Qwen--Qwen3-Embedding-0.6B").exists()
+            # Nothing but the download asked the Hub for anything.
+            assert len(server.asked) == asked
+        finally:
+            go.set()
+            client.stop()
