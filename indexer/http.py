@@ -180,6 +180,8 @@ def create_app(data_dir: Path, door: Door) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
+        with contextlib.suppress(IndexerError):  # the first request says what is wrong
+            await service.open()
         try:
             yield
         finally:
@@ -269,7 +271,7 @@ class _Guard:
     def _has_key(self, authorization: str) -> bool:
         kind, _, key = authorization.partition(" ")
         return kind.lower() == "bearer" and hmac.compare_digest(
-            key.strip().encode("utf-8", "surrogateescape"), self._door.key.encode()
+            key.strip().encode("latin-1"), self._door.key.encode()
         )
 
 
@@ -607,15 +609,16 @@ class _Together:
             try:
                 await self._ask(parts, how)
             except IndexerError as error:
-                owners = {id(part.wanted) for part in parts}
-                if len(owners) == 1:
-                    _fail(parts[0].wanted, error)
+                alone = len({id(part.wanted) for part in parts}) == 1
+                if alone or isinstance(error, FatalError):  # a lost connection is nobody's text's fault
+                    for part in parts:
+                        _fail(part.wanted, error)
                     return
                 for part in parts:
                     try:
                         await self._ask([part], how)
-                    except IndexerError as alone:
-                        _fail(part.wanted, alone)
+                    except IndexerError as own:
+                        _fail(part.wanted, own)
         except BaseException as error:
             for part in parts:
                 _fail(
@@ -691,6 +694,14 @@ class _Service:
         with contextlib.suppress(_LostError):
             return await (await self._connected()).ask(make, kind)
         return await (await self._connected()).ask(make, kind)
+
+    async def open(self) -> None:
+        """Connect, so that the service loads the model and stays.
+
+        Raises:
+            IndexerError: It cannot be reached or started.
+        """
+        await self._connected()
 
     async def close(self) -> None:
         """Close the connection."""

@@ -16,6 +16,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import os
 import random
 import re
 import ssl
@@ -259,7 +260,7 @@ class _Memory:
             self.last = len(self._editions) - 1
         try:
             private_folder(self._file.parent)
-            new = self._file.with_suffix(".new")
+            new = self._file.with_suffix(f".{os.getpid()}.new")
             new.write_bytes(msgspec.json.encode((self.last, self._editions)))
             new.replace(self._file)
         except OSError as error:
@@ -831,8 +832,7 @@ class _Line:
         """
         status = reply.status
         words = _words(reply.body)
-        too_much = status == 413 or (status in (400, 422, 500) and _TOO_MUCH.search(words) is not None)
-        if too_much:
+        if not told and (status == 413 or (status in (400, 422, 500) and _TOO_MUCH.search(words))):
             message = f"{self._where} refuses a text as too long ({status})."
             raise _RefusedError("The server takes less at a time", message, status, too_much=True)
         if status in (408, 425, 429) or status >= 500:
@@ -960,7 +960,7 @@ def _words(body: bytes) -> str:
         value = _parsed(text.encode())
     except (ValueError, RecursionError):
         return "" if text.lstrip().startswith("<") else text.strip()
-    for name in ("error", "message"):
+    for name in ("error", "message", "detail"):
         if isinstance(value, dict) and name in value:
             value = value[name]
     return value if isinstance(value, str) else text.strip()

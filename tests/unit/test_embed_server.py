@@ -639,6 +639,9 @@ def test_what_is_refused_is_told_at_once(stand_in: StandIn, connect: Opened, sta
 def test_the_servers_own_words_are_told_when_it_was_sent_nothing_of_the_persons(
     stand_in: StandIn, connect: Opened
 ) -> None:
+    stand_in.behave = lambda _: says({"detail": "dimensions may be at most 7"}, 422)
+    with pytest.raises(IndexerError, match=r"It says: dimensions may be at most 7"):
+        connect()
     stand_in.behave = lambda _: says({"error": {"message": f"no model\x1b[2J loaded, {KEY}"}}, 400)
     with pytest.raises(IndexerError, match=r"It says: no model \[2J loaded, \.\.\.") as caught:
         connect()
