@@ -18,6 +18,8 @@ from indexer.errors import FatalError, FileError, IndexerError
 from indexer.query import Condition, Facts
 from indexer.settings import private_folder
 from indexer.store.catalog import Catalog, Change
+from indexer.store.chroma import OwnChroma
+from indexer.store.engine import Engines
 from indexer.store.filters import Filters
 from indexer.store.ledger import Vector
 from indexer.store.lexical import Lexical, Scored
@@ -87,8 +89,11 @@ class Store:
             self._catalog.active = index.ledger
             self._active = index
         if self._use_chroma:
-            index.accelerate()
+            index.accelerate(self._engines(index.model.key))
         return index
+
+    def _engines(self, key: str) -> Engines:
+        return OwnChroma(self._dir / "chroma", key)
 
     def open_index(self, model: ModelKey, space: LanguageSpace | None = None) -> VectorIndex:
         """Open a model's index beside the active one; it is kept in step until it is closed.
@@ -118,7 +123,7 @@ class Store:
         if before is not None and before is not index:
             before.stop_accelerator()
         if self._use_chroma:
-            index.accelerate()
+            index.accelerate(self._engines(index.model.key))
         return before
 
     def close_index(self, index: VectorIndex) -> None:

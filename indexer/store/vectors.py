@@ -14,8 +14,9 @@ from indexer import api
 from indexer.embed.space import LanguageSpace
 from indexer.errors import IndexerError
 from indexer.query import Condition
+from indexer.store.accelerator import Accelerator
 from indexer.store.catalog import Catalog, Change, Database
-from indexer.store.chroma import Accelerator
+from indexer.store.engine import Engines
 from indexer.store.filters import Filters, Selection
 from indexer.store.ledger import Ledger, Vector, unit_rows
 from indexer.store.matrix import GATHER_COST, Matrix, View
@@ -104,10 +105,10 @@ class VectorIndex:
             matrix.enliven(self._catalog.live_texts(db).tolist())
         return matrix
 
-    def accelerate(self) -> None:
-        """Let Chroma serve, as soon as it has everything."""
+    def accelerate(self, engines: Engines) -> None:
+        """Let an engine serve, as soon as it has everything."""
         if self._accelerator is None:
-            self._accelerator = Accelerator(self._ledger, self._folder / "chroma", self.model.key)
+            self._accelerator = Accelerator(self._ledger, engines)
 
     def stop_accelerator(self) -> None:
         """End Chroma in good order; exact search serves from here on."""

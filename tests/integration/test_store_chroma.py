@@ -17,6 +17,7 @@ import pytest
 
 from indexer.document import Chunk
 from indexer.store import FileUpdate, ModelKey, Store
+from indexer.store.chroma import Child
 from tests.unit.test_store import ROOT, chunk
 
 DIM = 384
@@ -83,7 +84,8 @@ def child_of(store: Store) -> psutil.Process:
     assert accelerator is not None
     serving = accelerator.serving()
     assert serving is not None
-    return psutil.Process(serving.child.pid)
+    assert isinstance(serving.engine, Child)
+    return psutil.Process(serving.engine.pid)
 
 
 def generation(store: Store) -> int:
@@ -268,8 +270,8 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_stale_vectors_are_left_behind_in_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.store.chroma.Accelerator._overgrown", lambda self, _: self._orphans > 100)
-    monkeypatch.setattr("indexer.store.chroma._HOUSEKEEPING_S", 0.0)
+    monkeypatch.setattr("indexer.store.accelerator.Accelerator._overgrown", lambda self, _: self._orphans > 100)
+    monkeypatch.setattr("indexer.store.accelerator._HOUSEKEEPING_S", 0.0)
     monkeypatch.setattr(store._catalog, "collect", lambda: type(store._catalog).collect(store._catalog, 0.0))
     put(store, f"{ROOT}/a", [f"a {i}" for i in range(300)])
     assert store.wait_accelerator(WAIT_S)
