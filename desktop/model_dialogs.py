@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QComboBox,
-    QDialog,
     QFormLayout,
     QHBoxLayout,
     QHeaderView,
@@ -33,6 +32,7 @@ from PySide6.QtWidgets import (
 from desktop import wording
 from desktop.connection import Connection
 from desktop.theme import Theme
+from desktop.widgets import GrowingDialog
 from indexer import api
 from indexer.settings import EmbeddingServer
 
@@ -85,7 +85,7 @@ def ask_cancel(parent: QWidget, name: str, act: Callable[[], None]) -> None:
     ask(parent, "cancelSwitchQuestion", text, more, yes, no, act)
 
 
-class UseDialog(QDialog):
+class UseDialog(GrowingDialog):
     """What building an index costs, and the choices there are.
 
     Args:
@@ -170,7 +170,8 @@ class UseDialog(QDialog):
         self.keep.setToolTip(
             self.tr("Both models then embed new files, and the same question can be asked of both.")
         )
-        self.keep.setVisible(active is not None)
+        # A model is compared with another one, not with its own shorter vectors.
+        self.keep.setVisible(active is not None and active.reference != model.reference)
         column.addWidget(self.keep)
         self.error = _text("", danger=True)
         self.error.setObjectName("useError")
@@ -270,7 +271,8 @@ class PairsTable(QTreeWidget):
             header.setSectionResizeMode(section, QHeaderView.ResizeMode.Stretch)
         for section in (2, 3):
             header.setSectionResizeMode(section, QHeaderView.ResizeMode.ResizeToContents)
-            self.headerItem().setTextAlignment(section, Qt.AlignmentFlag.AlignRight)
+            align = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+            self.headerItem().setTextAlignment(section, align)
 
     def show_pairs(self, pairs: tuple[api.Pair, ...]) -> None:
         """Replace the rows."""
@@ -291,17 +293,24 @@ class PairsTable(QTreeWidget):
                 item.setTextAlignment(section, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             self.addTopLevelItem(item)
 
+    def full_height(self) -> int:
+        """The height at which nothing has to be scrolled."""
+        rows = self.topLevelItemCount() * max(0, self.sizeHintForRow(0))
+        return self.header().sizeHint().height() + rows + 2 * self.frameWidth() + 2
+
 
 class Verification(QWidget):
     """Asks the service to verify a model, and shows what came out of it.
 
     Args:
         connection: The service.
+        whole: Whether all pairs are shown at once; otherwise they are scrolled through.
     """
 
-    def __init__(self, connection: Connection, parent: QWidget | None = None) -> None:
+    def __init__(self, connection: Connection, parent: QWidget | None = None, *, whole: bool = False) -> None:
         super().__init__(parent)
         self._connection = connection
+        self._whole = whole
         self._request = 0
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -348,6 +357,8 @@ class Verification(QWidget):
         self._request = 0
         self.busy.hide()
         self.table.show_pairs(reply.pairs)
+        if self._whole:
+            self.table.setMinimumHeight(self.table.full_height())
         self.table.show()
         speed = self.tr("Measured: %1.").replace("%1", wording.speed(reply.tokens_per_s, reply.device))
         if not reply.is_reference:
@@ -368,7 +379,7 @@ class Verification(QWidget):
         self.error.show()
 
 
-class VerifyDialog(QDialog):
+class VerifyDialog(GrowingDialog):
     """Pairs of texts whose similarity was published, embedded by a model of this computer."""
 
     def __init__(
@@ -378,14 +389,14 @@ class VerifyDialog(QDialog):
         self.setObjectName("verifyDialog")
         self.setWindowTitle(self.tr("Verify a model"))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.resize(720, 460)
+        self.resize(720, 200)
         column = QVBoxLayout(self)
         column.setContentsMargins(20, 18, 20, 18)
         column.setSpacing(10)
         title = QLabel(wording.printable(model.name))
         title.setFont(theme.font(1.2, bold=True))
         column.addWidget(title)
-        self.verification = Verification(connection)
+        self.verification = Verification(connection, whole=True)
         column.addWidget(self.verification)
         column.addStretch(1)
         row = QHBoxLayout()
@@ -400,7 +411,7 @@ class VerifyDialog(QDialog):
         self.verification.begin(model.reference)
 
 
-class HubDialog(QDialog):
+class HubDialog(GrowingDialog):
     """The name of a model on the Hub."""
 
     chosen = Signal(str)
@@ -463,7 +474,7 @@ class HubDialog(QDialog):
         self.chosen.emit(name)
 
 
-class ServerDialog(QDialog):
+class ServerDialog(GrowingDialog):
     """An embedding server: where it is, what it wants, and whether it answers.
 
     Args:

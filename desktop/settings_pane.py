@@ -122,7 +122,6 @@ class SettingsPane(QWidget):
         self.ignore.setPlaceholderText("*.log\nbuild/\n")
         self.ignore.setFixedHeight(self.ignore.fontMetrics().lineSpacing() * 5 + 20)
         hint = self._hint(self.tr("Patterns as in .gitignore, one a line, for all folders."))
-        ignore = _column(self.ignore, hint)
         self.hidden = QCheckBox(self.tr("Read &hidden files and folders too"))
         self.hidden.setObjectName("indexHidden")
         self.largest = self._spin("maxFileSize", 1, 4096, self.tr(" MB"))
@@ -130,7 +129,8 @@ class SettingsPane(QWidget):
         self.workers.setSpecialValueText(self.tr("Automatic"))
         self.deadline = self._spin("extractionDeadline", 1, 3600, self.tr(" s"))
         self.memory = self._spin("extractionMemory", 256, 65536, self.tr(" MB"))
-        self._row(self.tr("&Leave out"), ignore, self.ignore)
+        self._row(self.tr("&Leave out"), self.ignore)
+        self._row("", hint)
         self._row("", self.hidden)
         self._row(self.tr("Largest &file"), self.largest)
         self._row(self.tr("Files read &at once"), self.workers)
@@ -198,8 +198,9 @@ class SettingsPane(QWidget):
                 "ordered again; without a graphics card that takes some seconds."
             )
         )
-        whole = _column(self.rerank, _beside(self.reranker, self.browse), hint)
-        self._row(self.tr("&Better order"), whole, self.rerank)
+        self._row(self.tr("&Better order"), self.rerank)
+        self._row("", _beside(self.reranker, self.browse))
+        self._row("", hint)
 
     def _downloads(self) -> None:
         self._heading(self.tr("Downloads"))
@@ -207,7 +208,8 @@ class SettingsPane(QWidget):
         self.offline.setObjectName("offline")
         self.endpoint = self._line("hubEndpoint", "https://huggingface.co")
         hint = self._hint(self.tr("Where models are downloaded from. Empty for the Hugging Face Hub."))
-        self._row(self.tr("M&irror of the Hub"), _column(self.endpoint, hint), self.endpoint)
+        self._row(self.tr("M&irror of the Hub"), self.endpoint)
+        self._row("", hint)
         self._row("", self.offline)
 
     def _vectors(self) -> None:
@@ -239,8 +241,8 @@ class SettingsPane(QWidget):
         self.unsafe.setProperty("notice", True)
         self.unsafe.setWordWrap(True)
         self._row(self.tr("Add&ress (URL)"), self.chroma)
-        self._exposed = _column(self.insecure, self.unsafe)
-        self._row("", self._exposed)
+        self._row("", self.insecure)
+        self._row("", self.unsafe)
         self._row(self.tr("T&oken"), self.token)
         self._row(self.tr("Sent as"), self.header)
         self._row(self.tr("T&enant"), self.tenant)
@@ -261,6 +263,7 @@ class SettingsPane(QWidget):
         label = QLabel(text)
         label.setProperty("muted", True)
         label.setWordWrap(True)
+        label.setAlignment(Qt.AlignmentFlag.AlignTop)
         return label
 
     def _row(self, text: str, field: QWidget, buddy: QWidget | None = None) -> None:
@@ -404,8 +407,8 @@ class SettingsPane(QWidget):
         ):  # fmt: skip
             widget.setEnabled(bool(url))
         exposed = is_exposed(url)
-        self._exposed.setVisible(exposed or self.insecure.isChecked())
-        self.unsafe.setVisible(exposed and self.insecure.isChecked())
+        self._form.setRowVisible(self.insecure, exposed or self.insecure.isChecked())
+        self._form.setRowVisible(self.unsafe, exposed and self.insecure.isChecked())
         # Off and with a folder, it is still used where a graphics card makes it quick.
         folder = _path(self.reranker, "")
         lacking = self.rerank.isChecked() and not (folder and Path(api.local_path(folder)).is_dir())
@@ -447,16 +450,6 @@ def _path(line: QLineEdit, stored: str) -> str:
     if entered == wording.printable(api.local_path(stored)):
         return stored
     return str(Path(entered).expanduser()) if entered.startswith("~") else entered
-
-
-def _column(*widgets: QWidget) -> QWidget:
-    whole = QWidget()
-    column = QVBoxLayout(whole)
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(6)
-    for widget in widgets:
-        column.addWidget(widget)
-    return whole
 
 
 def _beside(line: QLineEdit, button: QPushButton) -> QWidget:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from PySide6.QtCore import QCoreApplication, QEvent, QMargins, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
+    QDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -125,6 +126,20 @@ class FlowLayout(QLayout):
         return max(0, y - self.spacing() - rect.y())
 
 
+class GrowingDialog(QDialog):
+    """A dialog that gets as high as its texts, wrapped at its width, need; it never shrinks by itself."""
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() != QEvent.Type.LayoutRequest:
+            return super().event(event)  # which may be the end of this object
+        done = super().event(event)
+        layout = self.layout()
+        if layout is not None:
+            # Qt keeps to the smallest height of each part, which for wrapped text is that of one line.
+            self.resize(self.width(), max(self.height(), layout.totalHeightForWidth(self.width())))
+        return done
+
+
 class Banner(QFrame):
     """One message with a title, what to do, and a button; it takes no focus and blocks nothing."""
 
@@ -212,14 +227,6 @@ def restyle(widget: QWidget) -> None:
     widget.style().polish(widget)
     # Padding and borders are measured when the style changes, not when a property does.
     QCoreApplication.sendEvent(widget, QEvent(QEvent.Type.StyleChange))
-
-
-def fit_height(window: QWidget) -> None:
-    """Make a dialog as high as its texts, wrapped at its width, need; it never shrinks by itself."""
-    layout = window.layout()
-    if layout is not None:
-        layout.activate()
-        window.resize(window.width(), max(window.height(), layout.totalHeightForWidth(window.width())))
 
 
 def set_chip(label: QLabel, chip: str) -> None:

@@ -134,7 +134,7 @@ class MainWindow(QWidget):
         self._debounce = _timer(self, _DEBOUNCE_MS, self._search)
         self._freshen = _timer(self, _FRESHEN_MS, self._search_again)
         self._folders_soon = _timer(self, 500, self._ask_folders)
-        self._old_news = _timer(self, _NEWS_MS, lambda: self._dismiss("news"))
+        self._old_news = _timer(self, _NEWS_MS, self._end_news)
         self._build()
         self._connect()
         self._restore()
@@ -246,6 +246,8 @@ class MainWindow(QWidget):
         row.addWidget(self.better_button)
         self.compare_button = tool_button("compare", "", "compareButton")
         self.compare_button.setCheckable(True)
+        self.compare_button.setText(self.tr("Compare"))
+        self.compare_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.compare_button.hide()
         row.addWidget(self.compare_button)
         listing.addWidget(header)
@@ -1017,6 +1019,14 @@ class MainWindow(QWidget):
         self._old_news.start()
         if self._asked and not self._debounce.isActive():
             self._search()
+
+    def _end_news(self) -> None:
+        """News go by themselves; a lasting notice that they covered comes back."""
+        if self._banner_source == "news":
+            self._dismiss("news")
+            self._notices = ()
+            if self._status is not None:
+                self._take_notices(self._status)
 
     # --- the service ----------------------------------------------------------------------
 

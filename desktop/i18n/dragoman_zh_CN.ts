@@ -504,6 +504,10 @@
         <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
     </message>
     <message>
+        <source>Compare</source>
+        <translation>比较</translation>
+    </message>
+    <message>
         <source>Nothing clearly close was found</source>
         <translation>没有找到明显相近的内容</translation>
     </message>
@@ -736,7 +740,7 @@
     </message>
     <message>
         <source>%1 of %2</source>
-        <translation>%1，共 %2</translation>
+        <translation>%1 / %2</translation>
     </message>
     <message>
         <source>%1/s</source>
@@ -1994,7 +1998,7 @@
     </message>
     <message>
         <source>%1 of %2 texts</source>
-        <translation>第 %1 段文本，共 %2</translation>
+        <translation>%1 / %2 段文本</translation>
     </message>
     <message>
         <source>paused</source>

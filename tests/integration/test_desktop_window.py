@@ -89,7 +89,13 @@ class Desk:
         connection = Connection(lambda: self.locate(), background)
         state = QSettings(str(self.folder / "window.ini"), QSettings.Format.IniFormat)
         window = MainWindow(
-            self.theme, connection, background, state, self.actions, lambda _, done: done(self.chosen)
+            self.theme,
+            connection,
+            background,
+            state,
+            self.actions,
+            lambda _, done: done(self.chosen),
+            lambda _, done: done(self.chosen),
         )
         background.setParent(window)
         connection.setParent(window)
