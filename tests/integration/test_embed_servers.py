@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from indexer.embed.bundled import bundled_folder
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.server import ServerEncoder
 from indexer.errors import IndexerError
-from indexer.settings import EmbeddingServer, Settings
+from indexer.settings import EmbeddingServer, Instructions, Settings
 from tests import tiny_models
 
 PASSAGES = [
@@ -44,7 +45,8 @@ PASSAGES = [
     "If the radiators stay cold, bleed the air out with the small brass key.",
     "def standard_deviation(values):\n    mean = sum(values) / len(values)",
     "short",
-    "A much longer passage. " * 40,
+    # Without white space at the end, which sentence-transformers and so Infinity take off.
+    ("A much longer passage. " * 40).strip(),
 ]
 # The tokens of the small random models are bytes, of which they take 512.
 SHORT = [text[:400] for text in PASSAGES]
@@ -69,7 +71,9 @@ class Running:
     def start(self, seconds: float = 300) -> None:
         """Start it, again after `end`, and wait until it answers."""
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._env)
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._env, start_new_session=True
+            )
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self._log.read_text("utf-8", "replace")[-3000:]
@@ -81,8 +85,9 @@ class Running:
         raise AssertionError("it does not answer: " + self._log.read_text("utf-8", "replace")[-3000:])
 
     def end(self) -> None:
-        """End it at once."""
-        self._process.kill()
+        """End it at once, and its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
@@ -343,10 +348,13 @@ def test_qwen3_behind_vllm(tmp_path: Path) -> None:
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 512, "do_lower_case": false}')
     options = [str(folder), "--served-model-name", "Qwen/Qwen3-Embedding-tiny"]
     server = Running([*command[:2], *options, *command[2:]], tmp_path / "log", env=env)
+    # The folder brings words of its own, which a server does not tell.
+    words = Instructions(notes="Find notes", code="Find code", question="Find an answer")
+    settings = msgspec.structs.replace(described(server.port), instructions=words)
     try:
-        with connected(described(server.port), tmp_path) as encoder:
+        with connected(settings, tmp_path) as encoder:
             agree(
-                encoder, load_encoder(Settings(), ModelChoice(str(folder))), "random Qwen3 behind vLLM", SHORT
+                encoder, load_encoder(settings, ModelChoice(str(folder))), "random Qwen3 behind vLLM", SHORT
             )
     finally:
         server.end()
