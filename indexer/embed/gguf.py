@@ -490,14 +490,14 @@ class LlamaEncoder:
         Args:
             model: The file, checked.
             device: ``cpu``, or anything else for the graphics processor, where llama.cpp was built for one.
-            threads: CPU threads, 0 for as many as there are cores.
+            threads: CPU threads, 0 for a core less than there are.
             instructions: What the person wants an instruction-aware model to be told.
 
         Raises:
             FatalError: llama.cpp cannot load it.
         """
         self._file, self._spec, self._instructions = model, model.model, instructions
-        self._llama = _Llama(model, on_gpu=device != "cpu", threads=threads or os.cpu_count() or 1)
+        self._llama = _Llama(model, on_gpu=device != "cpu", threads=threads or _threads())
         plain, whole = self._llama.tokens("a", special=False), self._llama.tokens("a", special=True)
         at = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), 0)
         self._head, self._tail = whole[:at], whole[at + len(plain) :]
@@ -710,6 +710,17 @@ class _Llama:
             "The model needs more memory",
             f"{self._path}: {why}. Make the longest input shorter, or choose a smaller model.",
         )
+
+
+def _threads() -> int:
+    """A core less than there are.
+
+    Its threads wait for one another after every matrix, so that one that has to share its core with another
+    program slows all of them down.
+    """
+    import psutil
+
+    return max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) - 1)
 
 
 _callback: Any = None
