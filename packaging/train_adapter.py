@@ -274,13 +274,13 @@ class Trainer:
     def __init__(self, folder: ModelFolder, profile: bytes, options: Options) -> None:
         import torch
 
-        from indexer.embed.transformer import _load_model
+        from indexer.embed.transformer import load_transformer
 
         self.options = options
         self._model_info = folder.model
         self._tokenizer = open_tokenizer(folder.path / TOKENIZER)
         torch.manual_seed(options.seed)
-        self._model = _load_model(folder.path).requires_grad_(False).to(torch.bfloat16)
+        self._model = load_transformer(folder, torch.float32).requires_grad_(False).to(torch.bfloat16)
         self._changes = _insert(self._model, options)
         weights = [weight for change in self._changes.values() for weight in (change.a, change.b)]
         self._optimizer = torch.optim.AdamW(weights, options.rate, betas=(0.9, 0.98), weight_decay=0.01)
