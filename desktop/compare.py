@@ -125,6 +125,8 @@ class ComparePane(QFrame):
         """Mark in both lists what is in both; the main list has changed."""
         if self._asked is None:
             return
+        if self._main.results.weak_shown:
+            self.results.results.show_weak()
         self._main.results.set_also(self.results.results.places)
         self.results.results.set_also(self._main.results.places)
         self._follow(self._main, self.results)
@@ -155,9 +157,8 @@ class ComparePane(QFrame):
         self.message.hide()
         refine = not first and not self.results.results.moves(reply.hits)
         self.results.show_hits(reply.hits, refine=refine)
-        self.results.results.show_weak()
-        count = len(self.results.results.hits)
-        self.summary.setText(f"{wording.files(count)}  ·  {wording.took(reply.took_ms)}")
+        found = self.results.results
+        self.summary.setText(wording.found(found.strong, len(found.hits), reply.took_ms))
         if not reply.hits and reply.final:
             self._say(self.tr("This model finds nothing close."))
         self.mark()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer, Signal
@@ -152,7 +152,7 @@ class ModelCard(QFrame):
         if model.max_tokens:
             n = wording.number(model.max_tokens)
             parts.append(self.tr("up to %1 tokens").replace("%1", n))
-        return "  ·  ".join(part for part in parts if part)
+        return _facts(parts)
 
     def _costs(self, model: api.Model) -> str:
         parts = []
@@ -167,9 +167,8 @@ class ModelCard(QFrame):
         elif model.state != "available":
             parts.append(self.tr("speed not measured yet"))
         if model.vectors:
-            text = self.tr("index %1").replace("%1", wording.room(model.vector_bytes))
-            parts.append(text)
-        return "  ·  ".join(parts)
+            parts.append(self.tr("index %1").replace("%1", wording.room(model.vector_bytes)))
+        return _facts(parts)
 
     def _show_progress(
         self, model: api.Model, download: Download | None, switch: api.SwitchStatus | None, desk: ModelList
@@ -287,7 +286,7 @@ class ModelsDialog(QDialog):
         super().__init__(parent)
         self.setObjectName("modelsDialog")
         self.setWindowTitle(self.tr("Models"))
-        self.resize(780, 680)
+        self.resize(800, 700)
         self._theme = theme
         self._connection = connection
         self._desk = desk
@@ -534,6 +533,11 @@ def choose_gguf(parent: QWidget, chosen: Callable[[str], None]) -> None:
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     dialog.fileSelected.connect(chosen)
     dialog.open()
+
+
+def _facts(parts: Sequence[str]) -> str:
+    """Facts in a row, which is broken between them only."""
+    return "\u00a0 ·  ".join(part.replace(" ", "\u00a0") for part in parts if part)
 
 
 def _line(*, muted: bool = False) -> QLabel:

@@ -226,6 +226,11 @@ class ResultsModel(QAbstractListModel):
         weak = len(self._hits) - self.strong
         return weak if self.strong and weak > _FEW_WEAK and not self._weak_shown else 0
 
+    @property
+    def weak_shown(self) -> bool:
+        """Whether the weak files were asked for."""
+        return self._weak_shown
+
     def show_weak(self) -> None:
         """Show all weak files of this answer."""
         self._weak_shown = True
@@ -233,9 +238,10 @@ class ResultsModel(QAbstractListModel):
 
     @property
     def places(self) -> dict[str, int]:
-        """The place of each file from 1; of a folded file, that of the file it is under."""
-        found = {hit.path: i for i, hit in enumerate(self._hits, 1)}
-        for i, hit in enumerate(self._hits, 1):
+        """The place of each file that is shown, from 1; of a folded file, that of the file it is under."""
+        shown = self._hits[: len(self._hits) - self.hidden]
+        found = {hit.path: i for i, hit in enumerate(shown, 1)}
+        for i, hit in enumerate(shown, 1):
             for variant in hit.variants:
                 found.setdefault(variant.path, i)
         return found

@@ -629,12 +629,7 @@ class MainWindow(QWidget):
             self.summary.setText(self.tr("Searching…"))
             return
         model = self.results.results
-        count = len(model.hits)
-        parts = [wording.files(model.strong or count)]
-        if model.strong and count > model.strong:
-            weaker = self.tr("%n weaker", "", count - model.strong)
-            parts.append(weaker)
-        self.summary.setText("  ·  ".join([*parts, wording.took(self._took)]))
+        self.summary.setText(wording.found(model.strong, len(model.hits), self._took))
 
     def _selected(self) -> None:
         row = self.results.current()
@@ -678,6 +673,7 @@ class MainWindow(QWidget):
         row = self.results.current()
         first = self.results.results.rowCount()
         self.results.results.show_weak()
+        self.compare.mark()
         position = self.results.results.find(row.key) if row is not None else -1
         self.results.setCurrentIndex(self.results.results.index(first if position < 0 else position))
         self.results.scrollTo(self.results.results.index(first))

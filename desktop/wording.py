@@ -273,6 +273,14 @@ def query_problem(problem: api.QueryProblem, query: str) -> str:
     return printable(f"“{short}”: {message}" if short and short != query.strip() else message)
 
 
+def found(strong: int, count: int, took_ms: float) -> str:
+    """How many files were found, how many of them only weakly, and how long that took."""
+    parts = [files(strong or count)]
+    if strong and count > strong:
+        parts.append(QCoreApplication.translate("Wording", "%n weaker", "", count - strong))
+    return "  ·  ".join([*parts, took(took_ms)])
+
+
 def took(ms: float) -> str:
     """How long an answer took, in milliseconds or seconds."""
     if ms < 1000:

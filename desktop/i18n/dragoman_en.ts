@@ -24,13 +24,6 @@
 <context>
     <name>MainWindow</name>
     <message numerus="yes">
-        <source>%n weaker</source>
-        <translation>
-            <numerusform>%n weaker</numerusform>
-            <numerusform>%n weaker</numerusform>
-        </translation>
-    </message>
-    <message numerus="yes">
         <source>Show %n weaker match(es)</source>
         <translation>
             <numerusform>Show %n weaker match</numerusform>

@@ -523,12 +523,6 @@
         <source>Searching…</source>
         <translation>正在搜索…</translation>
     </message>
-    <message numerus="yes">
-        <source>%n weaker</source>
-        <translation>
-            <numerusform>%n 个较弱</numerusform>
-        </translation>
-    </message>
     <message>
         <source>Also with the arrow down on the last row</source>
         <translation>在最后一行按向下键也可以</translation>
@@ -2014,7 +2008,7 @@
     </message>
     <message>
         <source>%1 tokens/s on %2</source>
-        <translation>%2上每秒 %1 个词元</translation>
+        <translation>%2 上每秒 %1 个词元</translation>
     </message>
     <message>
         <source>the processor</source>

@@ -52,7 +52,7 @@ def dialog_of(desk: Desk, window: MainWindow) -> ModelsDialog:  # noqa: F811
 
 def label(card: ModelCard, name: str) -> str:
     found = child(card, QLabel, name)
-    return found.text() if found.isVisible() else ""
+    return found.text().replace("\u00a0", " ") if found.isVisible() else ""
 
 
 def trigger(card: ModelCard, name: str) -> None:
@@ -567,6 +567,29 @@ def test_two_models_answer_side_by_side(desk: Desk) -> None:  # noqa: F811
     window._ask_question("mast")
     desk.until(lambda: window._final and window._shown == "mast")
     assert len(service.asked(api.Search)) == searches + 1
+
+
+def test_weak_hits_of_both_models_wait_for_the_same_button(desk: Desk) -> None:  # noqa: F811
+    service = desk.service
+    service.models = (model(BUNDLED, "kept"), model(QWEN, "active"))
+    weak = [msgspec.structs.replace(hit(f"/lib/w{i}.txt", "Far."), weak=True) for i in range(5)]
+    near, other = hit("/lib/a.txt", "Near."), hit("/lib/b.txt", "Near.")
+    service.search = lambda m: [[other, near, *weak[1:]]] if m.model else [[near, *weak]]
+    window = desk.open()
+    desk.until(lambda: bool(window.models.kept))
+    window.compare_button.click()
+    window._ask_question("near")
+    desk.until(lambda: window.compare.has_hits and window._final)
+    rows = window.compare.results.results
+    assert rows.rowCount() == 2
+    assert "4 weaker" in window.compare.summary.text()
+    window.weak_button.click()
+    assert rows.rowCount() == 6
+    assert window.results.results.rowCount() == 6
+    assert window.results.results.places["/lib/w4.txt"] == 6
+    last = rows.row(rows.index(5))
+    assert last is not None
+    assert last.also == 6
 
 
 def test_comparing_ends_when_the_kept_index_is_dropped(desk: Desk) -> None:  # noqa: F811
