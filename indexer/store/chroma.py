@@ -68,7 +68,7 @@ class OwnChroma:
     def sweep(self, keep: set[tuple[str, int]]) -> None:
         """Delete the folders of generations that the catalog has forgotten."""
         kept = {f"{key}-{generation}" for key, generation in keep}
-        for entry in self._folder.iterdir():
+        for entry in self._folder.iterdir() if self._folder.is_dir() else ():
             if entry.name != "chroma.log" and entry.name.removesuffix(".lock") not in kept:
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
@@ -83,12 +83,14 @@ class ChildError(EngineError):
 class Child:
     """One child process, an `Engine`; any thread may ask it, each for its own answer."""
 
+    program = "indexer.store.chroma_child"
+
     def __init__(self, log_file: Path, on_end: Callable[[], None], folder_of: Callable[[int], Path]) -> None:
         self._folder_of = folder_of
         with log_file.open("wb") as output:
             log_file.chmod(0o600)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "indexer.store.chroma_child"],
+                [sys.executable, "-P", "-m", self.program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

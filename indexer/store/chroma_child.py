@@ -14,8 +14,9 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -81,6 +82,25 @@ def hnsw_doubts(folder: Path) -> str:
     return ""
 
 
+class Holder(Protocol):
+    """Who holds the vectors of an open folder; whatever it raises is told to the parent."""
+
+    def count(self) -> int:
+        """How many vectors there are."""
+
+    def upsert(self, request: Upsert) -> None:
+        """Store vectors over what was there under their ids."""
+
+    def query(self, request: Query) -> Found:
+        """The nearest, nearest first."""
+
+    def all_ids(self, request: AllIds) -> Found:
+        """Every id."""
+
+    def close(self) -> None:
+        """Put the folder to rest."""
+
+
 class _Folder:
     """The open Chroma folder."""
 
@@ -89,12 +109,7 @@ class _Folder:
         from chromadb.config import Settings
 
         folder = Path(request.folder)
-        self._lock = _own(folder.with_name(folder.name + ".lock"))
-        if os.name != "nt" and os.getppid() != request.parent:
-            raise ProcessLookupError("the parent is gone; the folder may belong to another child")
-        if request.create:
-            _remove(folder)
-            folder.mkdir(mode=0o700)
+        self._lock = take(folder, request)
         doubts = "" if request.create else hnsw_doubts(folder)
         if doubts:
             raise ValueError(doubts)
@@ -135,13 +150,13 @@ class _Folder:
             query_embeddings=vector[None, :], n_results=request.k, include=["distances"]
         )
         distances = answer["distances"] or [[]]
-        return _found(request.id, answer["ids"][0], distances[0])
+        return found(request.id, answer["ids"][0], distances[0])
 
     def all_ids(self, request: AllIds) -> Found:
         ids: list[str] = []
         while page := self._collection.get(include=[], limit=_PAGE, offset=len(ids))["ids"]:
             ids.extend(page)
-        return _found(request.id, ids, [])
+        return found(request.id, ids, [])
 
     def close(self) -> None:
         self._client.close()
@@ -155,7 +170,19 @@ def _remove(entry: Path) -> None:
         entry.unlink(missing_ok=True)
 
 
-def _found(number: int, ids: list[str], distances: list[float]) -> Found:
+def take(folder: Path, request: Open) -> IO[bytes]:
+    """Take possession of a folder, made anew where it is to be; the lock that is held while it is open."""
+    lock = _own(folder.with_name(folder.name + ".lock"))
+    if os.name != "nt" and os.getppid() != request.parent:
+        raise ProcessLookupError("the parent is gone; the folder may belong to another child")
+    if request.create:
+        _remove(folder)
+        folder.mkdir(mode=0o700)
+    return lock
+
+
+def found(number: int, ids: Any, distances: Any) -> Found:
+    """The answer to a question for ids, with cosine distances or none."""
     return Found(number, np.array(ids, np.int64).tobytes(), np.array(distances, np.float32).tobytes())
 
 
@@ -178,7 +205,7 @@ def _own(file: Path) -> IO[bytes]:
             return handle
 
 
-def main() -> None:
+def main(open_folder: Callable[[Open], Holder] = _Folder) -> None:
     """Serve requests until stdin ends."""
     os.umask(0o077)
     for name in (signal.SIGINT, signal.SIGTERM):  # the parent decides when it is over
@@ -192,19 +219,19 @@ def main() -> None:
     # What a library prints must not get among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    _serve(sys.stdin.buffer, answers)
+    _serve(sys.stdin.buffer, answers, open_folder)
 
 
-def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+def _serve(requests: IO[bytes], answers: IO[bytes], open_folder: Callable[[Open], Holder]) -> None:
     decoder = msgspec.msgpack.Decoder(Request)
     encoder = msgspec.msgpack.Encoder()
-    folder: _Folder | None = None
+    folder: Holder | None = None
     while (frame := read_frame(requests)) is not None:
         request: Request = decoder.decode(frame)
         answer: Answer
         try:
             if isinstance(request, Open):
-                folder = _Folder(request)
+                folder = open_folder(request)
                 answer = Opened(request.id, folder.count())
             elif folder is None:
                 answer = Refused(request.id, "no folder is open")
