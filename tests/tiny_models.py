@@ -369,3 +369,74 @@ def dequantised(file: Path, folder: Path, target: Path) -> Path:
         weights[name] = np.ascontiguousarray(plain.reshape(weight.shape), np.float32)
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     return target
+
+
+BERT_NAMES = {
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    "embeddings.LayerNorm": "token_embd_norm",
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+
+
+PLAIN = ("embeddings.position_embeddings", "embeddings.token_type_embeddings")
+
+
+def write_bert_gguf(
+    folder: Path, file: Path, *, name: str, pooling: int, plain: tuple[str, ...] = PLAIN
+) -> Path:
+    """Write a folder of BERT's kind as llama.cpp's converter does, matrices in F16 except for the `plain`."""
+    import gguf
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokens = [tokenizer.id_to_token(at) for at in range(tokenizer.get_vocab_size())]
+    writer = gguf.GGUFWriter(str(file), "bert")
+    writer.add_name(name)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_layer_norm_eps(config["layer_norm_eps"])
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType(pooling))
+    writer.add_token_type_count(config["type_vocab_size"])
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    # Of a vocabulary of WordPiece the converter marks what begins a word.
+    writer.add_token_list([token if token in special else f"\u2581{token}" for token in tokens])
+    writer.add_token_types([3 if token in special else 1 for token in tokens])
+    ids = {token: at for at, token in enumerate(tokens)}
+    writer.add_bos_token_id(ids["[CLS]"])
+    writer.add_sep_token_id(ids["[SEP]"])
+    writer.add_eos_token_id(ids["[SEP]"])
+    writer.add_pad_token_id(ids["[PAD]"])
+    writer.add_unk_token_id(ids["<unk>"])
+    for tensor, weight in load_file(folder / "model.safetensors").items():
+        part, kind = tensor.rsplit(".", 1)
+        if part.startswith("encoder.layer."):
+            _, _, layer, part = part.split(".", 3)
+            known = f"blk.{layer}.{BERT_NAMES[part]}.{kind}"
+        elif part in BERT_NAMES:
+            known = f"{BERT_NAMES[part]}.{kind}"
+        else:
+            continue  # the pooler
+        half = weight.ndim == 2 and part not in plain
+        writer.add_tensor(known, weight.astype("float16" if half else "float32"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file

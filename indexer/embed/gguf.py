@@ -10,6 +10,7 @@ format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -18,6 +19,8 @@ import mmap
 import os
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -89,6 +92,8 @@ _STEP = 512
 # Where tokens see what follows, all of a text must be in one step, so that less is read at once unless the
 # person asks for more.
 _BIDIRECTIONAL_LENGTH = 2_048
+# How long a model may take to be loaded and to embed three texts.
+_TRY_S = 600.0
 _HOW = "Install the extra: pip install 'dragoman[gguf]' (transformers' way) or llama-cpp-python."
 
 
@@ -154,6 +159,7 @@ def load_gguf(path: Path, choice: ModelChoice, settings: Settings) -> Encoder:
     model = read_gguf(path, choice, settings)
     engine = choose_engine(settings.gguf_engine, model)
     if engine == "llama.cpp":
+        _tried_out(model, settings)
         return LlamaEncoder(
             model, settings.device, settings.encoder_threads, instructions=settings.instructions
         )
@@ -474,6 +480,56 @@ def _no_bars() -> None:
 # --- llama.cpp ------------------------------------------------------------------------------------
 
 
+def _tried_out(model: GgufModel, settings: Settings) -> None:
+    """Let the model embed something in a process of its own, unless it did before.
+
+    What llama.cpp finds wrong only while it computes makes it end its process, which must not be the service.
+
+    Raises:
+        FatalError: It did not survive.
+    """
+    if getattr(sys, "frozen", False):
+        return  # there is no interpreter to start
+    from importlib.metadata import version
+
+    kind = "cpu" if settings.device == "cpu" else "gpu"
+    mark = cache_dir() / "gguf" / model.model.key / f"llama.cpp-{version('llama-cpp-python')}-{kind}"
+    if mark.is_file():
+        return
+    program = "import sys; sys.path.append(sys.argv[1])\nfrom indexer.embed.gguf import try_out\n"
+    program += "try_out(sys.argv[2:])"
+    command = [sys.executable, "-P", "-c", program, str(Path(__file__).parents[2]), str(model.path), kind]
+    try:
+        subprocess.run(
+            [*command, str(settings.context_tokens)],
+            check=True,
+            timeout=_TRY_S,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+        )
+    except subprocess.SubprocessError as error:
+        said = (getattr(error, "stderr", None) or b"").decode("utf-8", "replace").strip()
+        _log.error("llama.cpp failed with %s: %s", model.path, said[-2_000:] or error)
+        raise FatalError(
+            "The language model cannot be loaded",
+            f"{model.path}: llama.cpp refuses it; the log says why. Download it again, or take another.",
+        ) from error
+    with contextlib.suppress(OSError):  # then it is tried out again the next time
+        private_folder(mark.parent)
+        mark.touch()
+
+
+def try_out(arguments: list[str]) -> None:
+    """What `_tried_out` lets a process of its own do."""
+    file, kind, context = arguments
+    settings = Settings(device=kind, context_tokens=int(context))
+    model = read_gguf(Path(file), ModelChoice(), settings)
+    logging.basicConfig(level=logging.ERROR)
+    encoder = LlamaEncoder(model, kind, instructions=settings.instructions)
+    encoder.encode_passages(["one", "two words", "word " * _STEP])
+
+
 class LlamaEncoder:
     """A model that llama.cpp runs, quantised as it is in the file. One thread owns it."""
 
@@ -731,6 +787,8 @@ def _silence(llama_cpp: Any) -> None:
     global _callback  # C keeps the pointer, so Python must keep the function
     if _callback is not None:
         return
+    # It would start a debugger on itself, where there is one, before it ends.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     # Of ggml's levels the third are warnings about ways to use it that are meant here.
     levels = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.ERROR}
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from indexer.embed import Encoder, ModelChoice, Vectors
+from indexer.embed.bundled import ensure_bundled
 from indexer.embed.gguf import LlamaEncoder, choose_engine, read_gguf
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.thread import CountsTokens
 from indexer.embed.transformer import TransformerEncoder, stay_offline
 from indexer.errors import FatalError
-from indexer.settings import Instructions, Settings
+from indexer.settings import Instructions, Settings, cache_dir
 from tests import tiny_models
 from tests.tiny_models import WORDS, dequantised, sentence, texts, write_gguf
 
@@ -52,14 +53,20 @@ FILE_TYPES = {"Q4_K_M": 15, "Q5_K_M": 17, "Q8_0": 7}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread, and a cache of our own that has the bundled model of the other."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     stay_offline()
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    cache = tmp_path_factory.mktemp("cache")
+    ensure_bundled()
+    (cache / "models").symlink_to(cache_dir() / "models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRAGOMAN_CACHE", str(cache))
+        yield
     torch.set_num_threads(before)
 
 
@@ -103,7 +110,8 @@ def load(path: Path, engine: str = "auto", dimensions: int = 0, **more: Any) -> 
     choice = ModelChoice(str(path), dimensions)
     encoder = load_encoder(settings, choice)
     assert encoder.info == info_of(settings, choice)
-    assert isinstance(encoder, LlamaEncoder if engine == "llama.cpp" else TransformerEncoder)
+    if engine != "auto":
+        assert isinstance(encoder, LlamaEncoder if engine == "llama.cpp" else TransformerEncoder)
     return encoder
 
 
@@ -193,6 +201,42 @@ def test_a_long_passage_and_odd_texts(files: dict[str, Path], engine: str) -> No
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     trick = encoder.count_tokens(["a<|endoftext|>"])[0]
     assert trick > encoder.count_tokens(["a"])[0] + 5, "a file must not end its own passage"
+
+
+@needs_llama
+@pytest.mark.parametrize(("pooling", "number"), [("mean", 1), ("cls", 2)])
+def test_a_model_whose_tokens_see_what_follows(tmp_path: Path, pooling: str, number: int) -> None:
+    prompts = {"query": "query: ", "passage": "passage: "}
+    folder = sentence(
+        "bert", tmp_path / "folder", modules=[("Pooling", {"pooling": pooling})], prompts=prompts
+    )
+    file = tiny_models.write_bert_gguf(
+        folder, tmp_path / "x.gguf", name="Multilingual E5 Small", pooling=number
+    )
+    plain, encoder = load_encoder(Settings(device="cpu"), ModelChoice(str(folder))), load(file)
+    assert isinstance(encoder, LlamaEncoder)
+    assert worst(encoder.encode_passages(RAGGED), plain.encode_passages(RAGGED)) >= BOUND
+    assert worst(encoder.encode_queries(RAGGED), plain.encode_queries(RAGGED)) >= BOUND
+    for text in RAGGED[:3]:
+        assert worst(encoder.encode_passages([text]), plain.encode_passages([text])) >= BOUND
+    # A long one is embedded in windows of 64 tokens.
+    long = " ".join(WORDS * 12)
+    assert worst(encoder.encode_passages([long]), plain.encode_passages([long])) > 0.97
+    with pytest.raises(FatalError, match=r"llama\.cpp only"):
+        load(file, "transformers")
+
+
+@needs_llama
+def test_a_file_that_makes_llama_cpp_end_itself_ends_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = sentence("bert", tmp_path / "folder", modules=[("Pooling", {"pooling": "mean"})])
+    file = tiny_models.write_bert_gguf(
+        folder, tmp_path / "x.gguf", name="Odd", pooling=1, plain=("embeddings.position_embeddings",)
+    )
+    with caplog.at_level(logging.ERROR), pytest.raises(FatalError, match="refuses it"):
+        load(file)
+    assert "SIGABRT" in caplog.text or "unsupported types" in caplog.text
 
 
 @pytest.mark.parametrize("engine", ENGINES)
