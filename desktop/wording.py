@@ -276,8 +276,9 @@ def query_problem(problem: api.QueryProblem, query: str) -> str:
 def found(strong: int, count: int, took_ms: float) -> str:
     """How many files were found, how many of them only weakly, and how long that took."""
     parts = [files(strong or count)]
-    if strong and count > strong:
-        parts.append(QCoreApplication.translate("Wording", "%n weaker", "", count - strong))
+    weak = count - strong
+    if strong and weak:
+        parts.append(QCoreApplication.translate("Wording", "%n weaker", "", weak))
     return "  ·  ".join([*parts, took(took_ms)])
 
 

@@ -110,6 +110,13 @@
         </translation>
     </message>
     <message numerus="yes">
+        <source>%n weaker</source>
+        <translation>
+            <numerusform>%n weaker</numerusform>
+            <numerusform>%n weaker</numerusform>
+        </translation>
+    </message>
+    <message numerus="yes">
         <source>about %n min left</source>
         <translation>
             <numerusform>about %n min left</numerusform>

@@ -1936,6 +1936,12 @@
         <source>A filter beside OR narrows nothing when free words are the other choice</source>
         <translation>OR 的另一边是普通词语时，筛选条件不起作用</translation>
     </message>
+    <message numerus="yes">
+        <source>%n weaker</source>
+        <translation>
+            <numerusform>%n 个较弱</numerusform>
+        </translation>
+    </message>
     <message>
         <source>%1 ms</source>
         <translation>%1 毫秒</translation>

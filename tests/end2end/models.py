@@ -141,10 +141,6 @@ def walk(visit: Visit, data: Path, port: int, *, everything: bool) -> None:
             app.press("Escape")
             compare_quietly(app)
             visit.keep(app, f"compare{suffix}")
-            app.press("ctrl+comma")
-            library = dialog(app, "libraryDialog")
-            visit.keep(app, f"library{suffix}", library["window"])
-            app.press("Escape")
             app.close()
 
 
