@@ -26,6 +26,7 @@ from indexer.embed import ModelChoice, Vectors
 from indexer.embed import server as module
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.server import ServerEncoder, server_info
+from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import EmbeddingServer, Instructions, Settings
 
@@ -914,6 +915,28 @@ def test_abort_breaks_off_a_request_under_way(stand_in: StandIn, connect: Opened
     with pytest.raises(IndexerError, match="closed"):
         encoder.encode_passages(["a"])
     encoder.abort()
+    stand_in.ending.set()
+
+
+def test_the_encoders_thread_stops_without_waiting_for_a_server(stand_in: StandIn, connect: Opened) -> None:
+    encoder = connect()
+    arrived = threading.Event()
+
+    def hang(_: Asked) -> Says | None:
+        arrived.set()
+        stand_in.ending.wait(60)
+        return None
+
+    stand_in.behave = hang
+    thread = EncoderThread(lambda: encoder)
+    thread.start()
+    vectors = thread.passages(["a"])
+    assert arrived.wait(20)
+    begun = time.monotonic()
+    thread.stop()
+    assert time.monotonic() - begun < 5
+    with pytest.raises(IndexerError):
+        vectors.result(0)
     stand_in.ending.set()
 
 
