@@ -122,7 +122,9 @@ class _Connection:
                 raise ConnectionResetError
             self._writer.write(line)
             try:
-                await asyncio.wait_for(self._writer.drain(), SEND_TIMEOUT_S)
+                # Not wait_for, which may swallow a cancellation: https://github.com/python/cpython/issues/86296
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._writer.drain()
             except TimeoutError:
                 log.info("A client that does not read was given up")
                 self._writer.transport.abort()

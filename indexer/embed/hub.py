@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
@@ -342,7 +342,9 @@ def plan(reference: str, settings: Settings, cancelled: Callable[[], bool] = lam
     raise _child_failed()
 
 
-async def installing(request_id: int, reference: str, settings: Settings) -> AsyncIterator[api.Progress]:
+async def installing(
+    request_id: int, reference: str, settings: Settings
+) -> AsyncGenerator[api.Progress, None]:
     """Install a model of the Hub, or check a folder or .gguf file, as an answer to `api.InstallModel`.
 
     Closing the generator, or cancelling the task that runs it, ends the download before it returns.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from indexer.embed import Encoder, EncoderInfo, ModelChoice, hub
@@ -14,6 +15,9 @@ from indexer.settings import EmbeddingServer, Settings
 
 _BUNDLED = ModelChoice()
 _SERVER = "server:"
+# Transformers imports its modules when they are first wanted; two threads that want the same one at once may
+# find it half imported ("cannot import name ...").
+_LOADING = threading.Lock()
 _GGUF = ".gguf"
 
 
@@ -80,13 +84,14 @@ def _load_folder(settings: Settings, folder: ModelFolder) -> Encoder:
     _before_torch()
     from indexer.embed.transformer import TransformerEncoder
 
-    return TransformerEncoder(
-        folder,
-        settings.device,
-        settings.encoder_threads,
-        precision=settings.precision,
-        instructions=settings.instructions,
-    )
+    with _LOADING:
+        return TransformerEncoder(
+            folder,
+            settings.device,
+            settings.encoder_threads,
+            precision=settings.precision,
+            instructions=settings.instructions,
+        )
 
 
 def _before_torch() -> None:
