@@ -27,7 +27,7 @@ from indexer.models import Live, Models
 from indexer.pipeline import Pipeline
 from indexer.search import Searcher
 from indexer.settings import Settings
-from indexer.store import Store, VectorIndex
+from indexer.store import Store, VectorIndex, check_chroma_server
 from indexer.watch import FileChange, Rules, Watcher
 from indexer.workers import WorkerPool
 
@@ -43,7 +43,7 @@ class Library:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.settings = settings_module.load(data_dir)
-        self.store = Store(data_dir)
+        self.store = Store(data_dir, self.settings.chroma)
         self.models = Models(
             self.store,
             lambda: self.settings,
@@ -518,6 +518,8 @@ class Library:
         """
         with self._changing:
             old = self.settings
+            if new.chroma.url:
+                check_chroma_server(new.chroma)
             try:
                 settings_module.save(self.data_dir, new)
             except OSError as error:
@@ -530,6 +532,8 @@ class Library:
                 return  # whatever they say is read at the start
             self._pipeline.paused = new.paused
             self._pool.update(new)
+            if old.chroma != new.chroma:
+                self.store.use_chroma(new.chroma)
             if self.models.loaded_with(old) != self.models.loaded_with(new):
                 self.models.reload()
             if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):

@@ -1,5 +1,6 @@
 """What is indexed: files, their chunks and vectors, and the search for the nearest of them."""
 
+from indexer.store.chroma_server import check as check_chroma_server
 from indexer.store.ledger import PendingText
 from indexer.store.lexical import Lexical, Scored, TermMatch
 from indexer.store.store import ModelChangedError, Store
@@ -37,4 +38,5 @@ __all__ = [
     "StoredModel",
     "TermMatch",
     "VectorIndex",
+    "check_chroma_server",
 ]

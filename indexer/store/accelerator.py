@@ -30,6 +30,7 @@ _ASK_S = 90.0
 _SAMPLE = 64
 _HOUSEKEEPING_S = 600.0
 _LARGEST_BACKOFF_S = 60.0
+_LARGEST_AWAY_S = 10.0  # asking whether a server is back costs next to nothing
 # An engine that was too slow for a search is not asked for so long.
 _SLOW_S = 30.0
 
@@ -148,7 +149,8 @@ class Accelerator:
                         "The search index cannot be used",
                         f"Searching is exact and may be slower. Dragoman keeps trying ({error}).",
                     )
-                delay = min(0.1 * 4.0 ** (failures - 1), _LARGEST_BACKOFF_S)
+                longest = _LARGEST_AWAY_S if isinstance(error, EngineAwayError) else _LARGEST_BACKOFF_S
+                delay = min(0.1 * 4.0 ** (failures - 1), longest)
                 with self._change:
                     self._change.wait_for(lambda: self._stopping, delay)
                 self._housekeep()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ from indexer.analysis import QueryTerm
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.query import Condition, Facts
-from indexer.settings import private_folder
+from indexer.settings import ChromaServer, private_folder
 from indexer.store.catalog import Catalog, Change
 from indexer.store.chroma import OwnChroma
-from indexer.store.engine import Engines
+from indexer.store.chroma_server import ServerChroma
+from indexer.store.chroma_server import check as check_server
+from indexer.store.engine import EngineError, Engines
 from indexer.store.filters import Filters
 from indexer.store.ledger import Vector
 from indexer.store.lexical import Lexical, Scored
@@ -55,13 +58,19 @@ class Store:
 
     _use_chroma = True  # tests of the rest turn it off
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, chroma: ChromaServer | None = None) -> None:
         """Open the library's catalog, or make it.
+
+        Args:
+            data_dir: The library's data folder.
+            chroma: The server that searches the vectors; None, or one without an address, for our own child.
 
         Raises:
             FatalError: Another service owns it, it is damaged, or a newer program made it.
         """
         self._dir = private_folder(data_dir)
+        self._chroma = chroma or ChromaServer()
+        self._moving = threading.Lock()
         self._indexes: list[VectorIndex] = []
         self._active: VectorIndex | None = None
         self._filters = Filters()
@@ -93,7 +102,32 @@ class Store:
         return index
 
     def _engines(self, key: str) -> Engines:
+        if self._chroma.url:
+            return ServerChroma(self._chroma, self._catalog.identity, key)
         return OwnChroma(self._dir / "chroma", key)
+
+    def use_chroma(self, chroma: ChromaServer) -> None:
+        """Search the vectors elsewhere from now on; exact search serves until it has them all.
+
+        Raises:
+            IndexerError: The address is none, or not safe; all stays as it was.
+        """
+        if chroma.url:
+            check_server(chroma)
+        with self._moving:
+            index = self._active
+            if index is None or not self._use_chroma:
+                self._chroma = chroma
+                return
+            index.stop_accelerator()
+            try:
+                # The vectors are all in the catalog; nothing of them is left where nobody asks any more.
+                self._engines(index.model.key).sweep(set())
+            except (EngineError, OSError) as error:
+                log.warning("The former search index could not be removed: %s", error)
+            self._chroma = chroma
+            index.ledger.new_index()
+            index.accelerate(self._engines(index.model.key))
 
     def open_index(self, model: ModelKey, space: LanguageSpace | None = None) -> VectorIndex:
         """Open a model's index beside the active one; it is kept in step until it is closed.

@@ -239,7 +239,7 @@ def test_a_child_killed_while_it_writes(store: Store) -> None:
 
 
 def test_a_hung_child_costs_a_query_its_deadline_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.store.chroma._QUERY_S", 0.2)
+    monkeypatch.setattr("indexer.store.chroma.OwnChroma.patience_s", 0.2)
     put(store, f"{ROOT}/a", [f"a {i}" for i in range(50)])
     assert store.wait_accelerator(WAIT_S)
     child = child_of(store)
