@@ -27,7 +27,8 @@ from PySide6.QtWidgets import (
 from desktop import wording
 from desktop.assets import icon
 from desktop.connection import Connection
-from desktop.settings_pane import ChoosePath, SettingsPane
+from desktop.file_dialogs import ChoosePath
+from desktop.settings_pane import SettingsPane
 from desktop.theme import Theme
 from desktop.widgets import ElidedLabel, set_chip, tool_button
 from indexer import api

@@ -69,6 +69,7 @@ class ModelList(QObject):
         self.downloads: dict[str, Download] = {}
         self.errors: dict[str, api.Failed] = {}
         self.stopped: dict[str, api.Progress] = {}
+        self._strays: dict[str, api.Model] = {}
         self._request = 0
         self._again = False
         self._seen: tuple[object, ...] = ()
@@ -114,8 +115,7 @@ class ModelList(QObject):
         reference = model.reference
         if reference in self.downloads:
             return
-        self.errors.pop(reference, None)
-        self.stopped.pop(reference, None)
+        self.forget(reference)
         self.downloads[reference] = download = Download(model)
         download.request = self._connection.request(
             api.InstallModel(id=0, reference=reference),
@@ -133,7 +133,8 @@ class ModelList(QObject):
             self.changed.emit()
 
     def forget(self, reference: str) -> None:
-        """Take away what went wrong with a model."""
+        """Take away what went wrong with a model, and the model itself where it could not be added."""
+        self._strays.pop(reference, None)
         self.errors.pop(reference, None)
         self.stopped.pop(reference, None)
         self.changed.emit()
@@ -182,13 +183,9 @@ class ModelList(QObject):
             self.stopped[reference] = download.progress or api.Progress(id=0, done=0, total=0)
         else:
             self.errors[reference] = reply
-        self._keep_in_sight(download)
+        if download is not None:
+            self._strays[reference] = download.model
         self.changed.emit()
-
-    def _keep_in_sight(self, download: Download | None) -> None:
-        """A model that only this window knows of stays in the list, with what went wrong."""
-        if download is not None and self.find(download.model.reference) is None:
-            self.models = (*(self.models or ()), download.model)
 
     def _lost(self) -> None:
         self._request = 0
@@ -197,9 +194,13 @@ class ModelList(QObject):
 
     def entries(self) -> list[api.Model]:
         """The models to show: the service's, and those that are being added."""
-        shown = list(self.models or ())
-        known = {m.reference for m in shown}
-        return [*(d.model for r, d in self.downloads.items() if r not in known), *shown]
+        shown = {m.reference: m for m in self.models or ()}
+        added = {reference: download.model for reference, download in self.downloads.items()}
+        return [*shown.values(), *(m for r, m in (self._strays | added).items() if r not in shown)]
+
+    def is_stray(self, reference: str) -> bool:
+        """Whether only this window knows of a model, which could not be added."""
+        return reference in self._strays and self.find(reference) is None
 
 
 def named(reference: str, name: str, kind: str) -> api.Model:

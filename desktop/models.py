@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QKeySequence, QPalette, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QDialog,
-    QFileDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -25,13 +23,13 @@ from PySide6.QtWidgets import (
 from desktop import wording
 from desktop.assets import icon
 from desktop.connection import Connection
+from desktop.file_dialogs import ChoosePath
 from desktop.model_dialogs import HubDialog, ServerDialog, UseDialog, VerifyDialog, ask, ask_cancel
 from desktop.model_list import Download, ModelList, named
 from desktop.theme import Theme
 from desktop.widgets import ElidedLabel, restyle, set_chip, tool_button
 from indexer import api
 
-ChoosePath = Callable[[QWidget, Callable[[str], None]], None]
 _DRAW_MS = 150
 
 
@@ -126,7 +124,7 @@ class ModelCard(QFrame):
         failure = desk.errors.get(model.reference)
         self.error.setText(f"{failure.title}. {failure.message}".strip() if failure else "")
         self.error.setVisible(failure is not None)
-        self._show_actions(model, download)
+        self._show_actions(model, download, stray=desk.is_stray(model.reference))
         self.setAccessibleName(", ".join(part for part in (model.name, text, self.summary.text()) if part))
         self._draw()
 
@@ -213,7 +211,7 @@ class ModelCard(QFrame):
             text = "  ·  ".join(parts)
         return text, progress.done if progress else 0, progress.total if progress else 0
 
-    def _show_actions(self, model: api.Model, download: Download | None) -> None:
+    def _show_actions(self, model: api.Model, download: Download | None, *, stray: bool) -> None:
         choices = bool(model.choices)
         label, self._action, primary = {
             "active": ("", "", False),
@@ -244,6 +242,8 @@ class ModelCard(QFrame):
                 items.append(("drop", self.tr("Drop the kept index…")))
             if model.state == "installed" and model.kind != "bundled":
                 items.append(("remove", self.tr("Remove…")))
+        if stray and download is None:
+            items.append(("forget", self.tr("Take off the list")))
         if tuple(items) != self._items:
             self._items = tuple(items)
             self.menu.clear()
@@ -437,6 +437,7 @@ class ModelsDialog(QDialog):
             "drop": lambda: self._ask_drop(model),
             "verify": lambda: self.verify(model),
             "remove": lambda: self._ask_remove(model),
+            "forget": lambda: self._desk.forget(reference),
             "edit": lambda: self.edit_server(reference.removeprefix(wording.SERVER)),
         }
         actions[what]()
@@ -522,17 +523,6 @@ class ModelsDialog(QDialog):
         if card is not None:
             # Its place is known after the layout has run.
             QTimer.singleShot(0, card, lambda: self._scroll.ensureWidgetVisible(card))
-
-
-def choose_gguf(parent: QWidget, chosen: Callable[[str], None]) -> None:
-    """The system's own dialog for a .gguf file."""
-    dialog = QFileDialog(parent)
-    dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
-    dialog.setNameFilter("GGUF (*.gguf)")
-    dialog.setDirectory(str(Path.home()))
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.fileSelected.connect(chosen)
-    dialog.open()
 
 
 def _facts(parts: Sequence[str]) -> str:

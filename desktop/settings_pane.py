@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +25,12 @@ from PySide6.QtWidgets import (
 
 from desktop import wording
 from desktop.connection import Connection
+from desktop.file_dialogs import ChoosePath
 from desktop.model_dialogs import is_address, is_exposed
 from desktop.theme import Theme
 from indexer import api
 from indexer.settings import ChromaServer, Instructions, Settings
 
-ChoosePath = Callable[[QWidget, Callable[[str], None]], None]
 _TASKS = ("notes", "code", "question")
 # What the service takes where nothing is entered and the model has no words of its own.
 INSTRUCTIONS = {

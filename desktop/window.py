@@ -21,8 +21,6 @@ from PySide6.QtGui import (
     QShortcut,
 )
 from PySide6.QtWidgets import (
-    QFileDialog,
-    QFrame,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -41,12 +39,13 @@ from desktop.assets import icon, sample_library
 from desktop.background import Background
 from desktop.compare import ComparePane
 from desktop.connection import Connection
+from desktop.file_dialogs import ChoosePath, choose_file_natively, choose_folder_natively, choose_gguf
 from desktop.help import HelpDialog
 from desktop.home import EmptyPage, HomePage
 from desktop.library import LibraryDialog
 from desktop.model_dialogs import ask_cancel
 from desktop.model_list import ModelList
-from desktop.models import ModelsDialog, choose_gguf
+from desktop.models import ModelsDialog
 from desktop.preview import PreviewPane
 from desktop.query_line import (
     CompletionList,
@@ -57,10 +56,11 @@ from desktop.query_line import (
     wants_completions,
     with_filter,
 )
-from desktop.results import ResultsView, Row, snippet
+from desktop.results import Row, snippet
+from desktop.results_pane import ResultsPane
 from desktop.status_strip import StatusStrip
 from desktop.theme import Theme
-from desktop.widgets import Banner, ElidedLabel, tool_button
+from desktop.widgets import Banner, tool_button
 from indexer import api
 
 _DEBOUNCE_MS = 120
@@ -92,8 +92,8 @@ class MainWindow(QWidget):
         background: Background,
         state: QSettings,
         actions: FileActions | None = None,
-        choose_folder: Callable[[QWidget, Callable[[str], None]], None] | None = None,
-        choose_file: Callable[[QWidget, Callable[[str], None]], None] | None = None,
+        choose_folder: ChoosePath | None = None,
+        choose_file: ChoosePath | None = None,
     ) -> None:
         super().__init__()
         self.setObjectName("mainWindow")
@@ -104,8 +104,8 @@ class MainWindow(QWidget):
         self._background = background
         self._state = state
         self._actions = actions or FileActions()
-        self._choose_folder = choose_folder or _native_folder_dialog
-        self._choose_file = choose_file or _native_file_dialog
+        self._choose_folder = choose_folder or choose_folder_natively
+        self._choose_file = choose_file or choose_file_natively
         self._choose_gguf = choose_file or choose_gguf
         self.models = ModelList(connection, self)
         self._status: api.Status | None = None
@@ -217,64 +217,11 @@ class MainWindow(QWidget):
         self.splitter.setObjectName("splitter")
         self.splitter.setHandleWidth(1)
         self.splitter.setChildrenCollapsible(False)
-        left = QFrame()
-        left.setObjectName("resultsPane")
-        left.setMinimumWidth(300)
-        listing = QVBoxLayout(left)
-        listing.setContentsMargins(0, 0, 0, 0)
-        listing.setSpacing(0)
-        header = QFrame()
-        header.setObjectName("resultsHeader")
-        row = QHBoxLayout(header)
-        row.setContentsMargins(18, 6, 18, 6)
-        self.summary = QLabel()
-        self.summary.setObjectName("resultsSummary")
-        self.summary.setProperty("muted", True)
-        self.serving = ElidedLabel(Qt.TextElideMode.ElideMiddle)
-        self.serving.setObjectName("servingModel")
-        self.serving.setFont(self._theme.font(1.0, bold=True))
-        self.serving.hide()
-        row.addWidget(self.serving)
-        row.addWidget(self.summary)
-        row.addStretch(1)
-        self.better_button = QPushButton(self.tr("Better order available"))
-        self.better_button.setObjectName("betterOrder")
-        self.better_button.setProperty("link", True)
-        self.better_button.setToolTip(self.tr("The reranker is done. Order the list as it says (Ctrl+R)"))
-        self.better_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self.better_button.hide()
-        row.addWidget(self.better_button)
-        self.compare_button = tool_button("compare", "", "compareButton")
-        self.compare_button.setCheckable(True)
-        self.compare_button.setText(self.tr("Compare"))
-        self.compare_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.compare_button.hide()
-        row.addWidget(self.compare_button)
-        listing.addWidget(header)
-        self._results_header = header
-        self.results = ResultsView(self._theme)
-        self.nothing = QWidget()
-        self.nothing.setObjectName("nothingClose")
-        head = QVBoxLayout(self.nothing)
-        head.setContentsMargins(18, 12, 18, 8)
-        head.setSpacing(2)
-        self.nothing_title = QLabel(self.tr("Nothing clearly close was found"))
-        self.nothing_title.setFont(self._theme.font(1.0, bold=True))
-        tips = QLabel(
-            self.tr("These are the nearest. A whole question, other words or fewer filters may find more.")
-        )
-        tips.setProperty("muted", True)
-        for label in (self.nothing_title, tips):
-            label.setWordWrap(True)
-            head.addWidget(label)
-        self.nothing.hide()
-        listing.addWidget(self.nothing)
-        listing.addWidget(self.results, 1)
-        self.weak_button = QPushButton()
-        self.weak_button.setObjectName("showWeak")
-        self.weak_button.setProperty("link", True)
-        self.weak_button.hide()
-        listing.addWidget(self.weak_button)
+        left = ResultsPane(self._theme)
+        self._left = left
+        self.results, self.summary, self.nothing = left.results, left.summary, left.nothing
+        self.weak_button, self.better_button = left.weak_button, left.better_button
+        self.compare_button, self.serving = left.compare_button, left.serving
         self.preview = PreviewPane(self._theme, self._connection, self._background)
         self.preview.setMinimumWidth(320)
         self.splitter.addWidget(left)
@@ -593,7 +540,7 @@ class MainWindow(QWidget):
         if self.comparing:
             self.compare.mark()
         self._show_problems(reply.problems)
-        self._show_weakness()
+        self._left.show_weakness()
         self._show_page()
         self._selected()
         self._summarise()
@@ -662,13 +609,6 @@ class MainWindow(QWidget):
         self.misunderstood.setVisible(bool(text))
         self._under.setVisible(bool(text) or self._like is not None)
 
-    def _show_weakness(self) -> None:
-        model = self.results.results
-        self.nothing.setVisible(bool(model.hits) and not model.strong)
-        self.weak_button.setAccessibleDescription(self.tr("Also with the arrow down on the last row"))
-        self.weak_button.setVisible(model.hidden > 0)
-        self.weak_button.setText(self.tr("Show %n weaker match(es)", "", model.hidden))
-
     def _show_weak(self) -> None:
         row = self.results.current()
         first = self.results.results.rowCount()
@@ -677,7 +617,7 @@ class MainWindow(QWidget):
         position = self.results.results.find(row.key) if row is not None else -1
         self.results.setCurrentIndex(self.results.results.index(first if position < 0 else position))
         self.results.scrollTo(self.results.results.index(first))
-        self._show_weakness()
+        self._left.show_weakness()
         self.field.setFocus()
 
     def _show_why(self) -> None:
@@ -982,7 +922,7 @@ class MainWindow(QWidget):
             self.right.setCurrentWidget(self.compare)
             half = sum(self._sizes) // 2
             self.splitter.setSizes([half, half])
-            self.compare.header.setMinimumHeight(self._results_header.height())
+            self.compare.header.setMinimumHeight(self._left.header.height())
             if self._asked and self._wanted() == self._asked:
                 self.compare.search(self._message(self.field.text().strip()))
         else:
@@ -1183,25 +1123,6 @@ def _timer(parent: QObject, interval: int, act: Callable[[], None]) -> QTimer:
     timer.setInterval(interval)
     timer.timeout.connect(act)
     return timer
-
-
-def _native_folder_dialog(parent: QWidget, chosen: Callable[[str], None]) -> None:
-    dialog = QFileDialog(parent)
-    dialog.setFileMode(QFileDialog.FileMode.Directory)
-    dialog.setOption(QFileDialog.Option.ShowDirsOnly)
-    dialog.setDirectory(str(Path.home()))
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.fileSelected.connect(chosen)
-    dialog.open()
-
-
-def _native_file_dialog(parent: QWidget, chosen: Callable[[str], None]) -> None:
-    dialog = QFileDialog(parent)
-    dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
-    dialog.setDirectory(str(Path.home()))
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.fileSelected.connect(chosen)
-    dialog.open()
 
 
 def _dropped_folders(event: QDropEvent) -> list[str]:

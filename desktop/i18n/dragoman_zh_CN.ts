@@ -496,42 +496,12 @@
         <translation>重新按文字搜索 (Esc)</translation>
     </message>
     <message>
-        <source>Better order available</source>
-        <translation>有更好的排序</translation>
-    </message>
-    <message>
-        <source>The reranker is done. Order the list as it says (Ctrl+R)</source>
-        <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
-    </message>
-    <message>
-        <source>Compare</source>
-        <translation>比较</translation>
-    </message>
-    <message>
-        <source>Nothing clearly close was found</source>
-        <translation>没有找到明显相近的内容</translation>
-    </message>
-    <message>
-        <source>These are the nearest. A whole question, other words or fewer filters may find more.</source>
-        <translation>以下是最接近的。换成完整的问题、别的说法或减少筛选条件，也许能找到更多。</translation>
-    </message>
-    <message>
         <source>Try again</source>
         <translation>重试</translation>
     </message>
     <message>
         <source>Searching…</source>
         <translation>正在搜索…</translation>
-    </message>
-    <message>
-        <source>Also with the arrow down on the last row</source>
-        <translation>在最后一行按向下键也可以</translation>
-    </message>
-    <message numerus="yes">
-        <source>Show %n weaker match(es)</source>
-        <translation>
-            <numerusform>显示另外 %n 个较弱的匹配</numerusform>
-        </translation>
     </message>
     <message>
         <source>Similar to: %1</source>
@@ -779,6 +749,10 @@
     <message>
         <source>Remove…</source>
         <translation>移除…</translation>
+    </message>
+    <message>
+        <source>Take off the list</source>
+        <translation>从列表中去掉</translation>
     </message>
     <message>
         <source>More on %1</source>
@@ -1143,6 +1117,39 @@
     <message>
         <source>in both lists</source>
         <translation>两列都有</translation>
+    </message>
+</context>
+<context>
+    <name>ResultsPane</name>
+    <message>
+        <source>Better order available</source>
+        <translation>有更好的排序</translation>
+    </message>
+    <message>
+        <source>The reranker is done. Order the list as it says (Ctrl+R)</source>
+        <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
+    </message>
+    <message>
+        <source>Compare</source>
+        <translation>比较</translation>
+    </message>
+    <message>
+        <source>Nothing clearly close was found</source>
+        <translation>没有找到明显相近的内容</translation>
+    </message>
+    <message>
+        <source>These are the nearest. A whole question, other words or fewer filters may find more.</source>
+        <translation>以下是最接近的。换成完整的问题、别的说法或减少筛选条件，也许能找到更多。</translation>
+    </message>
+    <message>
+        <source>Also with the arrow down on the last row</source>
+        <translation>在最后一行按向下键也可以</translation>
+    </message>
+    <message numerus="yes">
+        <source>Show %n weaker match(es)</source>
+        <translation>
+            <numerusform>显示另外 %n 个较弱的匹配</numerusform>
+        </translation>
     </message>
 </context>
 <context>

@@ -225,7 +225,13 @@ def test_a_folder_that_is_no_model_stays_in_sight_with_the_reason(desk: Desk) ->
     card = dialog.cards[desk.chosen]
     assert card.name.text() == "not-a-model"
     assert card.main.text() == "Try again"
+    asked = len(desk.service.asked(api.ListModels))
+    window.models.refresh()  # the service's list does not have it
+    desk.until(lambda: len(desk.service.asked(api.ListModels)) > asked and not window.models._request)
+    assert card.isVisible()
     assert [r.reference for r in desk.service.asked(api.InstallModel)] == [desk.chosen]
+    trigger(card, "forget")
+    desk.until(lambda: desk.chosen not in dialog.cards)
 
 
 def test_a_gguf_file_is_added_with_the_file_dialog(desk: Desk) -> None:  # noqa: F811
