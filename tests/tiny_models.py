@@ -295,9 +295,10 @@ def write_gguf(folder: Path, file: Path, kind: str = "F16", *, pooling: int | No
         pooling: As llama.cpp numbers them; None for a file that does not say.
         more: Further keys, or other values for those that are there; None leaves one out.
     """
-    import gguf
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
+
+    gguf = module("gguf")
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -356,9 +357,10 @@ def dequantised(file: Path, folder: Path, target: Path) -> Path:
     """A folder with the weights that a .gguf file really holds, otherwise as the one it was made of."""
     import shutil
 
-    import gguf
     import numpy as np
     from safetensors.numpy import load_file, save_file
+
+    gguf = module("gguf")
 
     shutil.copytree(folder, target)
     read = {tensor.name: tensor for tensor in gguf.GGUFReader(str(file)).tensors}
@@ -394,9 +396,10 @@ def write_bert_gguf(
     folder: Path, file: Path, *, name: str, pooling: int, plain: tuple[str, ...] = PLAIN
 ) -> Path:
     """Write a folder of BERT's kind as llama.cpp's converter does, matrices in F16 except for the `plain`."""
-    import gguf
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
+
+    gguf = module("gguf")
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

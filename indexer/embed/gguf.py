@@ -1,8 +1,8 @@
 """Models in one .gguf file, llama.cpp's format, often quantised.
 
 Two engines run them. llama.cpp (the package ``llama-cpp-python``) keeps the weights quantised in memory and
-knows every architecture that has ever been published so. Where it is not installed, transformers makes plain
-numbers of them again, for the architectures it knows.
+knows nearly every architecture that is published so. Where it is not installed, transformers makes plain
+numbers of them again, for Qwen3.
 
 The file is a stranger's: what its head claims is checked against its size before anything is believed. The
 format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import importlib.util
 import logging
 import mmap
@@ -81,8 +82,8 @@ _BIDIRECTIONAL = {
     *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert", "eurobert"),
     *("modern-bert", "gemma-embedding", "t5encoder"),
 }
-# What transformers' loader and tokenizers were checked with here.
-_BY_TRANSFORMERS = {"qwen3", "qwen2", "llama"}
+# What transformers' loader and tokenizers are checked with in the tests.
+_BY_TRANSFORMERS = {"qwen3"}
 _QUANTISATION = re.compile(r"[-._](?:i?q\d\w*|f16|f32|bf16|fp16|fp32)(?:[-._].*)?$")
 # Sequences and tokens that llama.cpp works on at once. For each of these tokens it has room for the logits,
 # though nobody wants them here (4 bytes for each word of the vocabulary: 0.3 GB for 512 tokens of Qwen3), so
@@ -648,9 +649,8 @@ class _Llama:
     """
 
     def __init__(self, model: GgufModel, *, on_gpu: bool, threads: int) -> None:
-        import llama_cpp
-
-        self._api: Any = llama_cpp
+        # By name, so that types can be checked where it is not installed.
+        llama_cpp = self._api = importlib.import_module("llama_cpp")
         self._path = model.path
         self._dim = model.model.full_dim
         self._causal = model.architecture not in _BIDIRECTIONAL
