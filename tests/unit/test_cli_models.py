@@ -75,8 +75,12 @@ class ModelService(FakeService):
             (100, 100, "model.safetensors"),
         ]
         self.stuck = False
-        self.plan = PLAN
+        self.cost = PLAN
         self.waiting = threading.Event()
+
+    def _install(self, connection: socket.socket, request: api.InstallModel) -> None:
+        for reply in self._answer(connection, request):
+            self._send(connection, reply)
 
     def _answer(self, connection: socket.socket, request: api.Request) -> list[api.Reply]:
         if type(request) in self.fail:
@@ -92,7 +96,7 @@ class ModelService(FakeService):
                 self.waiting.set()
                 return told if self.stuck else [*told, api.Done(id=i)]
             case api.PlanModel(id=i):
-                return [api.Plan(id=i, **{n: getattr(self.plan, n) for n in PLAN.__struct_fields__[1:]})]
+                return [api.Plan(id=i, **{n: getattr(self.cost, n) for n in PLAN.__struct_fields__[1:]})]
             case api.VerifyModel(id=i):
                 return [
                     api.Verified(id=i, **{n: getattr(VERIFIED, n) for n in VERIFIED.__struct_fields__[1:]})
@@ -216,7 +220,7 @@ def test_the_costs_are_shown_before_a_switch(service: ModelService, tmp_path: Pa
     assert [(p.reference, p.dimensions) for p in service.asked(api.PlanModel)] == [(QWEN, 512)] * 2
     run(tmp_path, "use", QWEN, "--yes")
     assert len(service.asked(api.UseModel)) == 2
-    service.plan = api.Plan(id=0, texts=0, disk_bytes=0, free_bytes=1, seconds=None)
+    service.cost = api.Plan(id=0, texts=0, disk_bytes=0, free_bytes=1, seconds=None)
     run(tmp_path, "use", QWEN)  # nothing to ask where it costs nothing
     assert len(service.asked(api.UseModel)) == 3
 
@@ -235,7 +239,7 @@ def test_waiting_for_the_switch(service: ModelService, tmp_path: Path) -> None:
 
 def test_the_plan_alone(service: ModelService, tmp_path: Path) -> None:
     assert out_json(tmp_path, "plan", QWEN)["texts"] == 12_345
-    service.plan = api.Plan(id=0, texts=5, disk_bytes=10, free_bytes=10**9, seconds=None)
+    service.cost = api.Plan(id=0, texts=5, disk_bytes=10, free_bytes=10**9, seconds=None)
     assert "models verify" in run(tmp_path, "plan", QWEN).output
 
 
