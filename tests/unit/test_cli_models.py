@@ -95,6 +95,8 @@ class ModelService(FakeService):
                 ]
                 self.waiting.set()
                 return told if self.stuck else [*told, api.Done(id=i)]
+            case api.UseModel(id=i) | api.CancelSwitch(id=i) | api.RemoveModel(id=i):
+                return [api.Done(id=i)]
             case api.PlanModel(id=i):
                 return [api.Plan(id=i, **{n: getattr(self.cost, n) for n in PLAN.__struct_fields__[1:]})]
             case api.VerifyModel(id=i):
