@@ -56,7 +56,7 @@ from desktop.query_line import (
     wants_completions,
     with_filter,
 )
-from desktop.results import Row, snippet
+from desktop.results import ResultsView, Row, snippet
 from desktop.results_pane import ResultsPane
 from desktop.status_strip import StatusStrip
 from desktop.theme import Theme
@@ -288,6 +288,7 @@ class MainWindow(QWidget):
         self.models.switched.connect(self._tell_switched)
         self.compare_button.toggled.connect(self._compare)
         self.compare.open_wanted.connect(self._open_path)
+        self.compare.results.why_wanted.connect(lambda: self._show_why_in(self.compare.results))
         self.compare.answered.connect(self._show_page)
         self._connection.ready.connect(self._ready)
         self._connection.lost.connect(self._lost)
@@ -621,12 +622,15 @@ class MainWindow(QWidget):
         self.field.setFocus()
 
     def _show_why(self) -> None:
-        row = self.results.current()
+        self._show_why_in(self.results)
+
+    def _show_why_in(self, results: ResultsView) -> None:
+        row = results.current()
         if row is None or self.pages.currentWidget() is not self.splitter:
             return
-        self.results.scrollTo(self.results.currentIndex())
+        results.scrollTo(results.currentIndex())
         popup = WhyPopup(self._theme, row.passage, row.hit.weak, self)
-        popup.show_at(self.results.why_corner())
+        popup.show_at(results.why_corner())
 
     def _similar_files(self) -> None:
         if (path := self._current_path()) is not None:

@@ -28,6 +28,7 @@ from desktop import settings_pane, wording
 from desktop.app import build_window, install_translators
 from desktop.model_dialogs import PairsTable, ServerDialog, UseDialog, is_exposed
 from desktop.models import ModelCard, ModelsDialog
+from desktop.query_line import WhyPopup
 from desktop.window import MainWindow
 from indexer import api
 from indexer.client import IndexerClient
@@ -558,6 +559,8 @@ def test_two_models_answer_side_by_side(desk: Desk) -> None:  # noqa: F811
     QTest.keyClick(compare.results, Qt.Key.Key_Return)
     assert desk.actions.done == [("open", "/lib/c.txt")]
     window.grab()
+    compare.results.why_wanted.emit()
+    window.findChildren(WhyPopup)[-1].close()
     # A new question goes to both; a model that fails leaves the other alone.
     service.fail[api.Search] = ("The server is away", "Start it.")
     window._ask_question("ship")
