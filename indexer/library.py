@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,10 +173,16 @@ class Library:
         }
         return catalogue.models(self.settings, mine)
 
-    async def install_model(self, request: api.InstallModel) -> AsyncIterator[api.Progress]:
-        """Download a model, or take a folder or file among those that can be chosen; see `hub.installing`."""
-        async for progress in hub.installing(request.id, request.reference, self.settings):
-            yield progress
+    async def install_model(self, request: api.InstallModel) -> AsyncGenerator[api.Progress, None]:
+        """Download a model, or take a folder or file among those that can be chosen; see `hub.installing`.
+
+        Closing the generator ends the download.
+        """
+        async with contextlib.aclosing(
+            hub.installing(request.id, request.reference, self.settings)
+        ) as installing:
+            async for progress in installing:
+                yield progress
         if Path(request.reference).is_absolute():
             await asyncio.to_thread(self._add_own, request.reference)
 

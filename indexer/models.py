@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer import api
-from indexer.embed import EncoderInfo, ModelChoice
+from indexer.embed import EncoderInfo, ModelChoice, catalogue
 from indexer.embed.bundled import NAME as BUNDLED
 from indexer.embed.load import bundled_info, info_of, load_encoder
 from indexer.embed.space import LanguageSpace, install_profile, space_of
@@ -212,7 +212,7 @@ class Models:
 
     def choice_of(self, reference: str, dimensions: int = 0) -> ModelChoice:
         """What a person named, in the form that the catalog keeps."""
-        return ModelChoice("" if reference == BUNDLED else reference, dimensions)
+        return catalogue.choice_of(reference, dimensions)
 
     def plan(self, reference: str, dimensions: int, seconds_a_token: float | None) -> api.Plan:
         """What building the index of a model costs; the request's id is left 0.

@@ -232,8 +232,9 @@ class _Connection:
             case api.ListModels(id=i):
                 await self.send(api.Models(id=i, models=await run(library.list_models)))
             case api.InstallModel(id=i):
-                async for progress in library.install_model(request):
-                    await self.send(progress)
+                async with contextlib.aclosing(library.install_model(request)) as installing:
+                    async for progress in installing:
+                        await self.send(progress)
                 await self.send(api.Done(id=i))
             case api.RemoveModel(id=i, reference=reference):
                 await self._do(i, lambda: library.remove_model(reference))
