@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import shiboken6
@@ -98,5 +99,7 @@ class Background(QObject):
 
 def alive(callback: Callable[..., None]) -> bool:
     """Whether a callback may still be called: not a method of a Qt object that is gone."""
+    while isinstance(callback, partial):
+        callback = callback.func
     owner = getattr(callback, "__self__", None)
     return not isinstance(owner, QObject) or shiboken6.isValid(owner)

@@ -240,7 +240,10 @@ class UseDialog(GrowingDialog):
             dimensions=self.length.currentData(),
             keep=self.keep.isChecked(),
         )
-        self._connection.request(message, lambda _: self.accept(), self._not_used)
+        self._connection.request(message, self._used, self._not_used)
+
+    def _used(self, _: api.Reply) -> None:
+        self.accept()
 
     def _not_used(self, reply: api.Failed) -> None:
         self._fail(f"{reply.title}. {reply.message}")

@@ -382,6 +382,37 @@ def test_the_switch_is_told_once_and_the_answer_asked_for_again(desk: Desk) -> N
     assert not window.banner.isVisible()
 
 
+def test_news_go_by_themselves_and_a_notice_comes_back(desk: Desk) -> None:  # noqa: F811
+    service = desk.service
+    service.models = (model(BUNDLED, "active"), model(QWEN, "building"))
+    notice = api.Notice(title="The disk is nearly full", message="Make some room.")
+    service.status = msgspec.structs.replace(service.status, notices=(notice,))
+    window = desk.open()
+    desk.until(lambda: window.models.active is not None)
+    desk.until(lambda: window.banner.isVisible() and window.banner.title.text() == notice.title)
+    window._old_news.setInterval(200)
+    service.switch_to(QWEN, keep=False)
+    desk.until(lambda: window.banner.title.text().startswith("Searches now use"))
+    desk.until(lambda: window.banner.title.text() == notice.title)
+    assert not window.banner.property("good")
+
+
+def test_a_dialog_that_is_closed_before_the_answer_is_left_alone(desk: Desk) -> None:  # noqa: F811
+    window = desk.open()
+    dialog = dialog_of(desk, window)
+    dialog.edit_server("")
+    form = child(dialog, ServerDialog, "serverDialog")
+    form.name.setText("new")
+    form.url.setText("http://127.0.0.1:1/v1")
+    form.save.click()
+    form.close()
+    desk.until(lambda: not shiboken6.isValid(form))
+    desk.until(lambda: bool(desk.service.asked(api.GetSettings)))
+    window.models.refresh()
+    desk.until(lambda: not window.models._request)  # the answer to the form came before this one
+    assert desk.service.asked(api.PutSettings) == []
+
+
 # --- removing, verifying, servers -----------------------------------------------------------------
 
 
