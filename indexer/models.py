@@ -47,8 +47,10 @@ _RATE_WINDOW_S = 30.0
 # Searches under way when the model changes are finished with the old one.
 _GRACE_S = 60.0
 _SETTLE_S = 0.3
-# Chroma's copy of a vector: float32, and what its graph and its tables take, measured; see docs/SCALING.md.
-_CHROMA_BYTES = 450
+# What Chroma's copy of a vector takes, as a multiple of its float32, and a page of the catalog, where a vector
+# that takes more than half of one has it for itself. Measured; see docs/SCALING.md.
+_CHROMA = 1.38
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,9 @@ class Models:
         """
         info = info_of(self._settings(), self.choice_of(reference, dimensions))
         _, texts, _ = self.store.model_counts(info.key)
-        row = 2 * info.dim + 4 * info.dim + 4 * info.dim + _CHROMA_BYTES
+        half = 2 * info.dim
+        catalog = half + 60 if half < _PAGE // 2 else -(-half // _PAGE) * _PAGE
+        row = catalog + int(4 * info.dim * (1 + _CHROMA))
         seconds = None if seconds_a_token is None else texts * self.store.mean_tokens() * seconds_a_token
         free = shutil.disk_usage(self.store.folder).free
         return api.Plan(id=0, texts=texts, disk_bytes=texts * row, free_bytes=free, seconds=seconds)
