@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer import api
-from indexer.embed import EncoderInfo, ModelChoice, catalogue
+from indexer.embed import Encoder, EncoderInfo, ModelChoice, catalogue
 from indexer.embed.bundled import NAME as BUNDLED
 from indexer.embed.load import bundled_info, info_of, load_encoder
 from indexer.embed.space import LanguageSpace, install_profile, space_of
@@ -47,8 +47,8 @@ _RATE_WINDOW_S = 30.0
 # Searches under way when the model changes are finished with the old one.
 _GRACE_S = 60.0
 _SETTLE_S = 0.3
-# What Chroma's copy of a vector takes, as a multiple of its float32, and a page of the catalog, where a vector
-# that takes more than half of one has it for itself. Measured; see docs/SCALING.md.
+# What Chroma's copy of a vector takes, as a multiple of its float32, and a page of the catalog, which a
+# vector of more than half of one has for itself. Measured; see docs/SCALING.md.
 _CHROMA = 1.38
 _PAGE = 4096
 
@@ -130,26 +130,21 @@ class Models:
         return live
 
     def _info(self, choice: ModelChoice, stored: StoredModel | None) -> EncoderInfo:
-        try:
+        if stored is None or not choice.reference.startswith("server:"):
             return info_of(self._settings(), choice)
-        except FatalError:
-            raise
-        except IndexerError as error:
-            if stored is None:
-                raise
-            # A server that is away: what it gave before is known.
-            log.warning("%s", error.title)
-            cutter = bundled_info()
-            return EncoderInfo(
-                key=stored.key,
-                name=stored.name,
-                dim=stored.dim,
-                max_tokens=cutter.max_tokens,
-                tokenizer=cutter.tokenizer,
-            )
+        # Not asked again: a server may be away, and one with another model behind its address must not make
+        # an index of its own take over. The encoder itself compares, and says so.
+        cutter = bundled_info()
+        return EncoderInfo(
+            key=stored.key,
+            name=stored.name,
+            dim=stored.dim,
+            max_tokens=cutter.max_tokens,
+            tokenizer=cutter.tokenizer,
+        )
 
     def _load(self, choice: ModelChoice, info: EncoderInfo) -> Live:
-        encoder = self.encoder_of(choice)
+        encoder = self.encoder_of(choice, info.key)
         encoder.start()
         try:
             space = self.space_for(encoder, info)
@@ -160,9 +155,25 @@ class Models:
             raise
         return Live(choice, info, encoder, index, self.open_searcher(encoder, index))
 
-    def encoder_of(self, choice: ModelChoice) -> EncoderThread:
-        """A thread for a model, not started."""
-        return EncoderThread(lambda: load_encoder(self._settings(), choice))
+    def encoder_of(self, choice: ModelChoice, key: str = "") -> EncoderThread:
+        """A thread for a model, not started.
+
+        Args:
+            choice: Which.
+            key: Of the index it is for; another model under that name is then refused. Empty for any.
+        """
+
+        def load() -> Encoder:
+            encoder = load_encoder(self._settings(), choice)
+            if key and encoder.info.key != key:
+                raise FatalError(
+                    "The model is not the one that the index was made with",
+                    f"{encoder.info.name} has changed since. Choose it again, which builds a new index, "
+                    "or choose another model.",
+                )
+            return encoder
+
+        return EncoderThread(load)
 
     @staticmethod
     def space_for(encoder: EncoderThread, info: EncoderInfo) -> LanguageSpace:
@@ -203,7 +214,7 @@ class Models:
             old = self._live
             if old is None or self._closed:
                 return
-            encoder = self.encoder_of(old.choice)
+            encoder = self.encoder_of(old.choice, old.info.key)
             encoder.start()
             searcher = self.open_searcher(encoder, old.index)
             self._live = replace(old, encoder=encoder, searcher=searcher)
@@ -547,7 +558,7 @@ class _Side:
             if self._stopping:
                 raise FatalError("The model was stopped", "It is no longer used.")
             if self._encoder is None:
-                self._encoder = self._models.encoder_of(self.choice)
+                self._encoder = self._models.encoder_of(self.choice, self.info.key)
                 self._encoder.start()
                 self._searcher = None
             if self._index is None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -346,3 +347,15 @@ def test_vectors_of_a_model_that_is_not_active_any_more_are_refused(home: Home) 
     wait(lambda: home.switched == ["org/large"])
     with pytest.raises(IndexerError, match="changed"):
         home.store.replace([], {}, model=old.info.key)
+
+
+def test_another_model_under_the_same_name_is_refused(home: Home) -> None:
+    home.models.use("org/large")
+    wait(lambda: home.switched == ["org/large"])
+    home.__exit__()
+    home.minds["org/large"].info = msgspec.structs.replace(info("org/large"), key="large-2")
+    home.__enter__()
+    home.models.open()
+    with pytest.raises(FatalError, match="changed since"):
+        home.models.live.encoder.query(["x"]).result(20)
+    assert home.keys == {"large-1": "active"}
