@@ -127,6 +127,8 @@ class Models:
         for model in self.store.models():
             if model.role in {"building", "kept"}:
                 self._resume(model)
+            elif not model.role:
+                self._forget_later(model.key)  # what an earlier process did not get to
         return live
 
     def _info(self, choice: ModelChoice, stored: StoredModel | None) -> EncoderInfo:

@@ -358,4 +358,4 @@ def test_another_model_under_the_same_name_is_refused(home: Home) -> None:
     home.models.open()
     with pytest.raises(FatalError, match="changed since"):
         home.models.live.encoder.query(["x"]).result(20)
-    assert home.keys == {"large-1": "active"}
+    wait(lambda: home.keys == {"large-1": "active"})
