@@ -255,8 +255,10 @@ class Connection(QObject):
     def _socket_error(self, error: QLocalSocket.LocalSocketError) -> None:
         if error != QLocalSocket.LocalSocketError.PeerClosedError:
             log.warning("connection to the service: %s", self._socket.errorString())
-            # A refused connection never emits `disconnected`.
-            if self._socket.state() == QLocalSocket.LocalSocketState.UnconnectedState:
+            # A refused connection never emits `disconnected`, and one to an address that is gone by now
+            # is still "connecting" when it says so.
+            gone = error == QLocalSocket.LocalSocketError.ServerNotFoundError
+            if gone or self._socket.state() == QLocalSocket.LocalSocketState.UnconnectedState:
                 self._broken()
 
     def _broken(self) -> None:

@@ -195,6 +195,26 @@ def test_a_download_that_fails_says_so_at_the_model(desk: Desk) -> None:  # noqa
     assert not label(card, "modelError")
 
 
+def test_a_service_that_dies_under_a_download_is_found_again(desk: Desk) -> None:  # noqa: F811
+    service = desk.service
+    service.hold_install.clear()
+    service.install = lambda m: [*progress(m, 300 << 20), api.Done(id=m.id)]
+    window = desk.open()
+    dialog = dialog_of(desk, window)
+    card = dialog.cards[QWEN]
+    card.main.click()
+    desk.until(lambda: "300.0 MB" in label(card, "modelProgress"))
+    service.die()
+    desk.until(lambda: "connection" in label(card, "modelError"))
+    assert card.main.text() == "Download"
+    service.start()
+    desk.until(lambda: desk.connection.is_ready)  # well before it would give up waiting for a welcome
+    desk.until(lambda: not dialog.message.isVisible() and not dialog.retry.isVisible())
+    service.hold_install.set()
+    card.main.click()
+    desk.until(lambda: card.main.text() == "Use…")
+
+
 def test_a_model_from_the_hub_is_added_by_name_or_address(desk: Desk) -> None:  # noqa: F811
     desk.service.hold_install.clear()
     desk.service.install = lambda m: [*progress(m, 1 << 20), api.Done(id=m.id)]
