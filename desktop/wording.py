@@ -328,8 +328,10 @@ def model_summary(model: api.Model) -> str:
     """What a model is good for, in the person's language as far as it is known to say it."""
     if found := re.fullmatch(r"Embeds at (.*)\.", model.summary):
         return QCoreApplication.translate("Models", "Server at %1").replace("%1", printable(found[1]))
-    if model.kind in ("folder", "gguf") and not model.summary:
+    if not model.summary and model.kind in ("folder", "gguf"):
         return tilde(model.reference)
+    if not model.summary and model.kind == "hub":
+        return printable(model.reference)  # its name alone does not say whose it is
     return printable(QCoreApplication.translate("Models", model.summary) if model.summary else "")
 
 

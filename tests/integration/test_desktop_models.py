@@ -232,6 +232,7 @@ def test_a_model_from_the_hub_is_added_by_name_or_address(desk: Desk) -> None:  
     desk.until(lambda: "intfloat/e5-small-v2" in dialog.cards)
     card = dialog.cards["intfloat/e5-small-v2"]
     desk.until(lambda: label(card, "modelState") == "downloading")
+    assert (card.name.text(), card.summary.text()) == ("e5-small-v2", "intfloat/e5-small-v2")
     desk.service.hold_install.set()
     desk.until(lambda: card.main.text() == "Use…")
 
