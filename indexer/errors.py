@@ -37,5 +37,9 @@ class FileError(IndexerError):
         self.kind = kind
 
 
+class TextError(IndexerError):
+    """One of the texts cannot be embedded, whatever is tried; others can."""
+
+
 class FatalError(IndexerError):
     """The service (or the client asking for it) cannot go on."""

@@ -26,7 +26,7 @@ from indexer.embed.bundled import NAME as BUNDLED
 from indexer.embed.load import bundled_info, info_of, load_encoder
 from indexer.embed.space import LanguageSpace, install_profile, space_of
 from indexer.embed.thread import EncoderThread, WaitingEncoder
-from indexer.errors import FatalError, IndexerError
+from indexer.errors import FatalError, IndexerError, TextError
 from indexer.search import Searcher
 from indexer.settings import Settings
 from indexer.store import ModelKey, PendingText, Role, Store, StoredModel, VectorIndex
@@ -655,7 +655,22 @@ class _Side:
 
     def _embed(self, live: Live, texts: list[PendingText]) -> None:
         future = live.encoder.passages([text.text for text in texts])
-        vectors = self._await(future)
+        try:
+            vectors = self._await(future)
+        except TextError:
+            if len(texts) == 1:
+                raise
+            # The others first: what one text stops should be as little as can be.
+            half = len(texts) // 2
+            troubles = []
+            for part in (texts[:half], texts[half:]):
+                try:
+                    self._embed(live, part)
+                except IndexerError as error:
+                    troubles.append(error)
+            if troubles:
+                raise troubles[0] from None
+            return
         if vectors is None:
             return
         usable = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from indexer.api import Notice
-from indexer.errors import FileError, IndexerError
+from indexer.errors import FileError, IndexerError, TextError
 from indexer.store import FileUpdate, ModelChangedError, Store
 from indexer.watch import FileChange, Rules, root_device, root_online, sweep
 from indexer.workers import FileChangedError, FileGoneError, PoolClosedError, Prepared, WorkerPool
@@ -77,6 +77,7 @@ class _Job(msgspec.Struct):
     forced: bool = False
     stale: bool = False  # removed or moved while in hand: its result must not be stored
     again: bool = False  # changed while in hand: look once more afterwards
+    alone: bool = False  # embedded apart from others, as one text of its batch could not be
     weight: int = 0  # the size it is counted with in the remaining time
 
     def __post_init__(self) -> None:
@@ -645,7 +646,7 @@ class Pipeline:
                 yield work
                 work, room = [], BATCH_CHUNKS
                 continue
-            if work and (item is None or len(item[1].chunks) > room):
+            if work and (item is None or len(item[1].chunks) > room or item[0].alone or work[0][0].alone):
                 yield work
                 work, room = [], BATCH_CHUNKS
             if item is None:
@@ -679,6 +680,14 @@ class Pipeline:
                 self._write(batch)
             except ModelChangedError:
                 self._give_back(jobs, None)
+            except TextError as error:
+                # Which file it is shows when each is embedded by itself.
+                if len(jobs) == 1:
+                    self._failed(jobs[0], FileError(Path(jobs[0].path), error.title, error.message))
+                else:
+                    for job in jobs:
+                        job.alone = True
+                    self._give_back(jobs, None)
             except IndexerError as error:
                 with self._state:
                     changed = batch.model != self._model

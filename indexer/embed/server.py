@@ -35,7 +35,7 @@ from indexer.embed import EncoderInfo, ModelChoice, Vectors
 from indexer.embed.bundled import bundled_folder
 from indexer.embed.sentence import GEMMA_PASSAGE, GEMMA_QUERY, QWEN_QUERY, family_of, instruction_of, tasks_of
 from indexer.embed.tokens import TokenCounter, clean
-from indexer.errors import FatalError, IndexerError
+from indexer.errors import FatalError, IndexerError, TextError
 from indexer.settings import EmbeddingServer, Settings, cache_dir, private_folder
 
 if TYPE_CHECKING:
@@ -582,7 +582,10 @@ class _Line:
             vectors = await self._ask(inputs, kind, edition, tries=tries)
         except _RefusedError as error:
             if not error.too_much:
-                raise
+                # By these the server may mean a single text.
+                fault = await self._one_text(edition, error) if error.status in (400, 422) else error
+                if fault is error or len(inputs) == 1:
+                    raise fault from None
             refusal: IndexerError = error
         except _UnusableError as error:
             if len(inputs) == 1 and not error.numbers:
@@ -590,8 +593,10 @@ class _Line:
             refusal = error
         except _AwayError as error:
             # One text may be what the server stumbles over; it shows when the others go well.
-            if len(inputs) == 1 or error.status != 500:
+            if error.status != 500:
                 raise
+            if len(inputs) == 1:
+                raise await self._one_text(edition, error) from None
             refusal, tries = error, 1
         else:
             # Before they are believed: a connection that was opened for them may lead to another model.
@@ -601,16 +606,25 @@ class _Line:
             return await self._in_parts(inputs[0], prefix, kind, refusal)
         half = (len(inputs) + 1) // 2
         first = await self._embed(inputs[:half], prefix, kind, tries)
-        if isinstance(refusal, _RefusedError) and half < self._batch:
+        if isinstance(refusal, _RefusedError) and refusal.too_much and half < self._batch:
             self._batch = half
             _log.info("The embedding server %s takes at most %d inputs now", self._server.name, half)
         return np.concatenate([first, await self._embed(inputs[half:], prefix, kind, tries)])
+
+    async def _one_text(self, edition: _Edition, refusal: IndexerError) -> IndexerError:
+        """What a refusal of a single text is: the text's fault, if the server does embed a harmless one."""
+        try:
+            await self._ask([self._server.passage_prefix + _PROBE], "passage", edition)
+        except IndexerError:
+            return refusal
+        return TextError("A text cannot be embedded", f"{refusal.title}: {refusal.message}")
 
     async def _in_parts(self, text: str, prefix: int, kind: _Kind, refusal: IndexerError) -> Vectors:
         """Embed the halves of an input that is too long, and take their mean."""
         head, body = text[:prefix], text[prefix:]
         if len(body) < 2 * _SHORTEST_PART:
-            raise refusal
+            assert self._edition is not None
+            raise await self._one_text(self._edition, refusal)
         middle = len(body) // 2
         space = body.rfind(" ", middle - _SHORTEST_PART, middle)
         cut = space if space > 0 else middle

@@ -270,7 +270,9 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_stale_vectors_are_left_behind_in_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.store.accelerator.Accelerator._overgrown", lambda self, _: self._orphans > 100)
+    monkeypatch.setattr(
+        "indexer.store.accelerator.Accelerator._overgrown", lambda self, _: self._orphans > 100
+    )
     monkeypatch.setattr("indexer.store.accelerator._HOUSEKEEPING_S", 0.0)
     monkeypatch.setattr(store._catalog, "collect", lambda: type(store._catalog).collect(store._catalog, 0.0))
     put(store, f"{ROOT}/a", [f"a {i}" for i in range(300)])

@@ -11,7 +11,7 @@ from indexer.api import Locator
 from indexer.document import Chunk
 from indexer.query import All, Condition, Ext, Lang, Not
 from indexer.store import FileUpdate, ModelKey, Store, store
-from indexer.store.chroma import Accelerator
+from indexer.store.accelerator import Accelerator
 
 DIM = 32
 FILES = 200

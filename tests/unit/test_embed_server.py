@@ -27,7 +27,7 @@ from indexer.embed import server as module
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.server import ServerEncoder, server_info
 from indexer.embed.thread import EncoderThread
-from indexer.errors import FatalError, IndexerError
+from indexer.errors import FatalError, IndexerError, TextError
 from indexer.settings import EmbeddingServer, Instructions, Settings
 
 DIM = 8
@@ -634,7 +634,19 @@ def test_what_is_refused_is_told_at_once(stand_in: StandIn, connect: Opened, sta
         encoder.encode_passages([SECRET, "b"])
     assert SECRET not in str(caught.value)
     assert KEY not in str(caught.value)
+    assert not isinstance(caught.value, TextError)
     assert len(stand_in.sent) == 1
+
+
+def test_one_text_that_is_refused_is_told_from_a_server_that_refuses(
+    stand_in: StandIn, connect: Opened
+) -> None:
+    encoder = connect()
+    stand_in.behave = lambda asked: says({"detail": "invalid"}, 422) if "四" in asked.texts else None
+    with pytest.raises(TextError, match="A text cannot be embedded"):
+        encoder.encode_passages(TEXTS)
+    others = [text for text in TEXTS if text != "四"]
+    np.testing.assert_allclose(encoder.encode_passages(others), expected(others), atol=1e-6)
 
 
 def test_the_servers_own_words_are_told_when_it_was_sent_nothing_of_the_persons(

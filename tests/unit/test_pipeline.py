@@ -15,7 +15,7 @@ import pytest
 from indexer import pipeline as module
 from indexer.api import Locator
 from indexer.document import Chunk
-from indexer.errors import FileError, IndexerError
+from indexer.errors import FileError, IndexerError, TextError
 from indexer.pipeline import Pipeline
 from indexer.settings import Settings
 from indexer.store import FileUpdate, ModelKey, Store
@@ -59,6 +59,9 @@ class FakeEncoder:
     def passages(self, texts: Sequence[str], *, urgent: bool = False) -> Future[Any]:
         future: Future[Any] = Future()
         self.gate.pass_through()
+        if any("poison" in text for text in texts):
+            future.set_exception(TextError("A text cannot be embedded", "The server refuses it."))
+            return future
         if self.failures:
             future.set_exception(self.failures.pop(0))
             return future
@@ -287,6 +290,19 @@ def test_moves_and_copies_embed_nothing(bench: Bench) -> None:
     bench.rest()
     assert sorted(bench.known) == ["copy.txt", "longer.txt", "new.txt"]
     assert sorted(bench.encoder.texts) == ["one", "three", "two"]
+
+
+def test_a_text_that_cannot_be_embedded_costs_its_own_file_only(bench: Bench) -> None:
+    bench.pipeline.paused = True
+    for name in ("a", "b", "c"):
+        bench.changed(bench.write(f"{name}.txt", f"good {name}"))
+    bench.changed(bench.write("bad.txt", "poison"))
+    bench.pipeline.start()
+    bench.pipeline.paused = False
+    bench.rest()
+    assert bench.known == {"a.txt": "indexed", "b.txt": "indexed", "c.txt": "indexed", "bad.txt": "failed"}
+    problems = bench.store.problems()[0]
+    assert [(Path(p.path).name, p.title) for p in problems] == [("bad.txt", "A text cannot be embedded")]
 
 
 def test_a_full_disk_is_told_and_waited_for_and_nothing_is_embedded_twice(
