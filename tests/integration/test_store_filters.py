@@ -10,7 +10,8 @@ import pytest
 from indexer.api import Locator
 from indexer.document import Chunk
 from indexer.query import All, Condition, Ext, Lang, Not
-from indexer.store import FileUpdate, ModelKey, Store, store
+from indexer.store import FileUpdate, ModelKey, Store
+from indexer.store import vectors as vectors_module
 from indexer.store.accelerator import Accelerator
 
 DIM = 32
@@ -76,7 +77,7 @@ def test_chroma_and_exact_search_agree_under_a_condition(
     monkeypatch.setattr(Accelerator, "query", counted)
     found: list[list[list[int]]] = []
     for row_us in (1e9, 0.0):  # comparing costs more than anything, then nothing
-        monkeypatch.setattr(store, "_ROW_US", row_us)
+        monkeypatch.setattr(vectors_module, "_ROW_US", row_us)
         found.append([[c.chunk for c in library.nearest(v, 5, where=where)] for v in vectors(20, 2)])
         if row_us:
             assert len(asked) == (0 if where == Ext("none") else 20)
@@ -91,7 +92,7 @@ def test_chroma_and_exact_search_agree_under_a_condition(
 
 
 def test_what_chroma_does_not_have_yet_is_found(library: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_ROW_US", 1e9)
+    monkeypatch.setattr(vectors_module, "_ROW_US", 1e9)
     fresh = update(10_000)
     rows = vectors(CHUNKS, 3)
     # No entry leaves the outbox while this holds the writer's lock; reading goes on.
