@@ -32,6 +32,7 @@ from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings
 from tests.hub_server import HubServer
+from tests.terminal import started
 from tests.tiny_models import sentence
 
 NAME = "someone/tiny-model"
@@ -567,7 +568,7 @@ def test_a_folder_or_file_is_checked_instead(
 
 def dragoman(data: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "indexer.cli", "models", *arguments, "--data-dir", str(data)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(command)
 
 
 def said(data: Path, *arguments: str, code: int = 0) -> str:

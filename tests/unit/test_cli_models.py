@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from indexer.cli import app
 from indexer.client import ENDPOINT_FILE, IndexerClient
 from indexer.errors import IndexerError
 from tests.fakes import FakeService
+from tests.terminal import started
 
 QWEN = "Qwen/Qwen3-Embedding-0.6B"
 MODELS = (
@@ -197,7 +197,7 @@ def test_a_client_that_stops_consuming_cancels(service: ModelService, tmp_path: 
 def test_ctrl_c_cancels_the_download(service: ModelService, tmp_path: Path) -> None:
     service.stuck = True
     command = [sys.executable, "-m", "indexer.cli", "models", "install", QWEN, "--data-dir", str(tmp_path)]
-    shell = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    shell = started(command)
     try:
         assert service.waiting.wait(30)
         shell.send_signal(signal.SIGINT)
