@@ -93,7 +93,9 @@ class Accelerator:
             return serving.engine.query(vector, k, self._engines.patience_s)[0]
         except EngineError as error:
             log.warning("The search index did not answer a query: %s", error)
-            self._slow_until = time.monotonic() + _SLOW_S
+            with self._change:
+                if self._serving is serving:  # else another has taken its place already
+                    self._slow_until = time.monotonic() + _SLOW_S
             return None
 
     def wake(self) -> None:
@@ -294,7 +296,7 @@ class Accelerator:
 
     def _serve(self, serving: Serving) -> None:
         with self._change:
-            self._serving, self._notice = serving, None
+            self._serving, self._notice, self._slow_until = serving, None, 0.0
             self._change.notify_all()
 
     def _stop_serving(self) -> None:

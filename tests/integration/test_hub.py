@@ -600,6 +600,10 @@ def test_from_download_to_search_by_the_command_line(
     with IndexerClient(data) as client:
         try:
             client.add_folder(notes)
+            deadline, beat = time.monotonic() + 60, threading.Event()
+            while client.status().files != 1:
+                assert time.monotonic() < deadline
+                beat.wait(0.05)
             with dragoman(data, "install", "qwen3-embedding-0.6b") as shell:
                 stopped = reached.wait(60)
                 shell.send_signal(signal.SIGINT)
