@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -123,7 +123,7 @@ class Models:
             self._live = live
         if live.index.ledger.counts()[1]:
             # The model is another than the one the texts were embedded with: an upgrade of the program.
-            self._begin(_Side(self, choice, info, role="active", index=live.index, encoder=live.encoder))
+            self._begin(_Side(self, choice, info, role="active"))
         for model in self.store.models():
             if model.role in {"building", "kept"}:
                 self._resume(model)
@@ -221,7 +221,7 @@ class Models:
             searcher = self.open_searcher(encoder, old.index)
             self._live = replace(old, encoder=encoder, searcher=searcher)
             self._changed(self._live)
-            self._let_go(old, None)
+            self._let_go(old)
 
     # --- choosing ----------------------------------------------------------------------------
 
@@ -361,18 +361,27 @@ class Models:
             # In this order: who sees that nothing is built any more finds the new model in use.
             self._live = live
             del self._sides[side.info.key]
+            filling = self._sides.pop(old.info.key, None)
             self._changed(live)
             log.info("The model is now %s", live.info.name)
-            self._let_go(old, "kept" if keep else "forgotten")
+            self._let_go(old, "kept" if keep else "forgotten", filling)
         return True
 
-    def _let_go(self, old: Live, how: str | None) -> None:
-        """Let searches under way finish, then close what they used."""
+    def _let_go(self, old: Live, how: str | None = None, filling: _Side | None = None) -> None:
+        """Let searches under way finish, then close what they used.
+
+        Args:
+            old: What was active.
+            how: "kept" or "forgotten"; None when only the encoder goes.
+            filling: What was adding to the old index, if anything.
+        """
 
         def finish() -> None:
             # Whoever was given the searcher a moment ago has not begun yet.
             threading.Event().wait(_SETTLE_S)
             old.searcher.wait_idle(_GRACE_S)
+            if filling is not None:
+                filling.stop()
             old.encoder.finish()
             if how is None:
                 return
@@ -444,7 +453,8 @@ class Models:
         """What is being built, if anything."""
         with self._lock:
             sides = [side for side in self._sides.values() if side.role in {"building", "active"}]
-        return sides[0].status() if sides else None
+        # What a person chose before what an upgrade left to do.
+        return min(sides, key=lambda side: side.role == "active").status() if sides else None
 
     def states(self) -> dict[str, tuple[str, int, int, int]]:
         """Of models with an index, by reference: role, texts with a vector, bytes of these, dimensions."""
@@ -483,16 +493,13 @@ class _Side:
         choice: ModelChoice,
         info: EncoderInfo,
         *,
-        role: str,
-        index: VectorIndex | None = None,
-        encoder: EncoderThread | None = None,
+        role: Literal["active", "building", "kept"],
     ) -> None:
         self._models = models
         self.choice, self.info, self.role = choice, info, role
-        self._index = index
-        self._owns_index = index is None
-        self._encoder = encoder
-        self._owns_encoder = encoder is None
+        # Of the active model, these are not this side's: a reload gives it others.
+        self._index: VectorIndex | None = None
+        self._encoder: EncoderThread | None = None
         self._searcher: Searcher | None = None
         self._lock = threading.RLock()
         self._used_at = time.monotonic()
@@ -544,7 +551,7 @@ class _Side:
             self._stopping = True
             self._wake.notify_all()
         encoder = self._encoder
-        if encoder is not None and self._owns_encoder:
+        if encoder is not None:
             encoder.stop()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -559,6 +566,8 @@ class _Side:
             self._used_at = time.monotonic()
             if self._stopping:
                 raise FatalError("The model was stopped", "It is no longer used.")
+            if self.role == "active":
+                return self._models.live
             if self._encoder is None:
                 self._encoder = self._models.encoder_of(self.choice, self.info.key)
                 self._encoder.start()
@@ -601,7 +610,7 @@ class _Side:
         self._state = "waiting"
         self._samples.clear()
         encoder = self._encoder
-        if encoder is not None and self._owns_encoder and encoder.status.state == "failed":
+        if encoder is not None and encoder.status.state == "failed":
             with self._lock:  # loaded anew at the next try
                 encoder.stop()
                 self._encoder = self._searcher = None
@@ -613,6 +622,8 @@ class _Side:
             self._rest(KEEP_S)
             return False
         live = self.opened()
+        if live.info.key != self.info.key:
+            return True  # another model took over from the active one
         self._count(live)
         # Loaded before it takes over, also when there is nothing to embed.
         if self._await(live.encoder.run(lambda _: np.zeros((0, live.info.dim), np.float32))) is None:
@@ -713,9 +724,9 @@ class _Side:
             self._stopping = True
             if self._handed_over:
                 return
-            if self._owns_encoder and self._encoder is not None:
+            if self._encoder is not None:
                 self._encoder.stop()
-            if self._owns_index and self._index is not None:
+            if self._index is not None:
                 if self._searcher is not None:
                     self._searcher.wait_idle(_GRACE_S)
                 self._models.store.close_index(self._index)

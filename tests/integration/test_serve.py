@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,7 +61,8 @@ class Serving:
 
     def end(self) -> int:
         """Ctrl-C, and the exit code."""
-        self.process.send_signal(signal.SIGINT)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
         code = self.process.wait(30)
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -389,25 +389,21 @@ def test_a_port_that_is_taken_is_told(data_dir: Path, serving: Serving) -> None:
 
 def test_ctrl_c_finishes_what_is_under_way(data_dir: Path, serving: Serving) -> None:
     other = Serving(data_dir)
-    answers: list[int] = []
-    begun = threading.Event()
-
-    def body() -> Iterator[bytes]:
-        yield b'{"input": ['
-        begun.set()
-        yield b", ".join(b'"some words to embed %d"' % n for n in range(200)) + b"]}"
-
-    def ask() -> None:
-        answer = httpx.post(f"{other.url}/embeddings", content=body(), timeout=60, trust_env=False)
-        answers.append(answer.status_code)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    assert begun.wait(20)
-    code = other.end()
-    thread.join(60)
-    assert answers == [200]
-    assert code == 0
+    body = b'{"input": [' + b", ".join(b'"some words to embed %d"' % n for n in range(200)) + b"]}"
+    head = (
+        "POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", other.port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        # Only now it is sure that the request was taken, and not merely waits to be.
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        other.process.send_signal(signal.SIGINT)
+        connection.sendall(body)
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert other.process.wait(30) == 0
+    assert other.end() == 0
 
 
 # --- embedding together -------------------------------------------------------------------------------------

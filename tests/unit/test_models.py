@@ -359,3 +359,36 @@ def test_another_model_under_the_same_name_is_refused(home: Home) -> None:
     with pytest.raises(FatalError, match="changed since"):
         home.models.live.encoder.query(["x"]).result(20)
     wait(lambda: home.keys == {"large-1": "active"})
+
+
+def _fill_the_active(home: Home) -> Mind:
+    """Make a model active that has no vectors yet, and that is in trouble."""
+    home.__exit__()
+    large = home.minds["org/large"]
+    large.error = IndexerError("The server is away", "It is tried again.")
+    home.__enter__()
+    home.models.use("org/large")
+    home.models.open()
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "waiting")
+    return large
+
+
+def test_filling_the_active_index_goes_on_with_new_settings(home: Home) -> None:
+    large = _fill_the_active(home)
+    old = home.models.live.encoder
+    home.models.reload()
+    wait(lambda: not old._thread.is_alive())
+    large.error = None
+    wait(lambda: home.models.switch is None)
+    assert sorted(large.passages) == sorted(TEXTS)
+    assert home.ask(TEXTS[9])[0] == TEXTS[9]
+
+
+def test_filling_the_active_index_ends_when_another_model_takes_over(home: Home) -> None:
+    _fill_the_active(home)
+    home.models.use(BUNDLED)
+    wait(lambda: home.switched == [""])
+    assert home.models.switch is None, "who waits for the new model waits for nothing else"
+    wait(lambda: home.keys == {f"{BUNDLED}-1": "active"})
+    assert not [t for t in threading.enumerate() if t.name == "build-large-1"]
+    assert home.ask(TEXTS[9])[0] == TEXTS[9]
