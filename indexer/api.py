@@ -14,7 +14,7 @@ import msgspec
 
 from indexer.settings import Settings
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REPLY_BYTES = 64 << 20
 
@@ -320,12 +320,23 @@ class Pair(_Value, frozen=True, kw_only=True):
 
 
 class EncoderStatus(_Value, frozen=True, kw_only=True):
-    """The embedding model. `message` says why, when `state` is ``failed``."""
+    """The embedding model.
+
+    Attributes:
+        state: ``resting`` when the model gave its memory back and is loaded again for the next text.
+        engine: What runs it, such as ``torch`` or ``openvino``; empty where only a server knows.
+        precision: What it computes in, such as ``bfloat16``.
+        busy: Share of the last seconds, 0 to 1, in which it worked while files waited.
+        message: Why, when `state` is ``failed``.
+    """
 
     model: str
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["loading", "ready", "resting", "failed"]
     device: str = ""
     dimensions: int = 0
+    engine: str = ""
+    precision: str = ""
+    busy: float = 0.0
     message: str = ""
 
 
@@ -676,6 +687,8 @@ class Status(_Message, frozen=True, kw_only=True):
         tokens_per_s: Rate of the encoder over the last seconds.
         remaining_s: Estimate for the waiting files, None while unknown.
         current: The file in hand, empty for none.
+        slowed: Why indexing goes slower than the person's choice of speed says, or waits: ``battery``,
+            ``active`` (the person uses the machine), ``disk`` (too little room); empty when it does not.
         index: ``chroma`` when Chroma serves, ``exact`` while it is checked or rebuilt and an
             exact search over all vectors serves instead.
     """
@@ -695,6 +708,7 @@ class Status(_Message, frozen=True, kw_only=True):
     encoder: EncoderStatus
     index: Literal["chroma", "exact"]
     switch: SwitchStatus | None = None
+    slowed: str = ""
     notices: tuple[Notice, ...] = ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import platformdirs
@@ -90,7 +91,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         extraction_memory_mb: MiB of address space one extraction child may use.
         encoder_threads: CPU threads the encoder may use; 0 lets torch choose.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: What a model computes in: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        precision: What a model computes in: ``auto`` (what was measured to be fastest here among what
+            gives the same vectors), ``float32``, ``bfloat16``, ``float16`` or ``int8``.
+        engine: What runs a model on the CPU: ``auto``, ``torch`` (the reference) or ``openvino``.
+        speed: How much of the machine indexing takes: ``gentle``, ``balanced`` or ``full``.
+        unload_minutes: The model gives its memory back after so long without work; 0 for never.
         context_tokens: Longest input in tokens; 0 for the model's own, at most 8,192.
         gguf_engine: ``auto``, ``transformers`` or ``llama.cpp``.
         instructions: See `Instructions`.
@@ -114,6 +119,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     encoder_threads: int = 0
     device: str = "auto"
     precision: str = "auto"
+    engine: str = "auto"
+    speed: Literal["gentle", "balanced", "full"] = "balanced"
+    unload_minutes: float = 10.0
     context_tokens: int = 0
     gguf_engine: str = "auto"
     instructions: Instructions = Instructions()
