@@ -26,7 +26,7 @@ from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
 from indexer.models import Live, Models
 from indexer.pipeline import Pipeline
-from indexer.search import Searcher
+from indexer.search import Searcher, WordSearcher
 from indexer.settings import Settings
 from indexer.store import Store, VectorIndex, check_chroma_server
 from indexer.watch import FileChange, Rules, Watcher
@@ -45,6 +45,7 @@ class Library:
         self.data_dir = data_dir
         self.settings = settings_module.load(data_dir)
         self.store = Store(data_dir, self.settings.chroma)
+        self.by_words = WordSearcher(self.store)
         self.models = Models(
             self.store,
             lambda: self.settings,
@@ -200,10 +201,14 @@ class Library:
             IndexerError: It is in use, or cannot be removed.
         """
         with self._changing:
-            if self.models.in_use(reference):
-                raise IndexerError(
-                    "The model is in use", f"{reference} is used, built or kept. Choose another first."
+            if role := self.models.role_of(reference):
+                what = (
+                    "It is what is searched with. Choose another first."
+                    if role == "active"
+                    else f"Its index is {'being built' if role == 'building' else 'kept'}. Drop that first: "
+                    f"dragoman models cancel {reference}"
                 )
+                raise IndexerError("The model is in use", what)
             servers = tuple(s for s in self.settings.servers if f"server:{s.name}" != reference)
             own = tuple(path for path in self.settings.own_models if path != reference)
             if (servers, own) != (self.settings.servers, self.settings.own_models):
@@ -239,8 +244,9 @@ class Library:
         Raises:
             IndexerError: There is no such model here, or not enough room for its vectors.
         """
+        # Not under the lock: a server may take half a minute to answer.
+        self.models.use(reference, dimensions, keep=keep)
         with self._changing:
-            self.models.use(reference, dimensions, keep=keep)
             if self._failure is not None and self._pipeline is None:
                 self._failure = None
                 self._notices.pop("start", None)
@@ -428,7 +434,7 @@ class Library:
     def status(self, request_id: int) -> api.Status:
         """The status message."""
         counts = self.store.counts()
-        notices = [*self._notices.values(), *self.store.notices()]
+        notices = [*self._notices.values(), *self.models.notices(), *self.store.notices()]
         if self._reranker is not None and self._reranker[1].status.state == "failed":
             message = self._reranker[1].status.message
             notices.append(api.Notice(title="The reranker does not work", message=message))
@@ -534,15 +540,13 @@ class Library:
                     "The settings cannot be stored", f"{self.data_dir}: {error.strerror}."
                 ) from error
             self.settings = new
-            self.models.wake()
+            self.models.follow(old)
             if self._pipeline is None or self._pool is None:
                 return  # whatever they say is read at the start
             self._pipeline.paused = new.paused
             self._pool.update(new)
             if old.chroma != new.chroma:
                 self.store.use_chroma(new.chroma)
-            if self.models.loaded_with(old) != self.models.loaded_with(new):
-                self.models.reload()
             if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
                 for root in self.store.roots():
                     self._rules.pop(root.path, None)

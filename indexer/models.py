@@ -47,6 +47,10 @@ _RATE_WINDOW_S = 30.0
 # Searches under way when the model changes are finished with the old one.
 _GRACE_S = 60.0
 _SETTLE_S = 0.3
+# What a search waits for a kept model that was unloaded: its index is opened in less, where nothing is amiss.
+_OPEN_S = 2.0
+# A server that was asked what choosing it would cost is not asked again when it is chosen right after.
+_ASKED_S = 60.0
 # What Chroma's copy of a vector takes, as a multiple of its float32, and a page of the catalog, which a
 # vector of more than half of one has for itself. Measured; see docs/SCALING.md.
 _CHROMA = 1.38
@@ -93,6 +97,8 @@ class Models:
         self._live: Live | None = None
         self._sides: dict[str, _Side] = {}
         self._leaving: list[tuple[str, threading.Thread]] = []
+        self._choosing = threading.RLock()  # two people may choose at once; held while an engine is ended
+        self._planned: tuple[float, object, EncoderInfo] | None = None
         self._closed = False
 
     # --- the active model --------------------------------------------------------------------
@@ -117,7 +123,16 @@ class Models:
         stored = {model.role: model for model in self.store.models()}
         active = stored.get("active")
         choice = ModelChoice() if active is None else ModelChoice(active.reference, active.dimensions)
-        info = self._info(choice, active)
+        try:
+            info = self._info(choice, active)
+        except IndexerError as error:
+            if not choice.reference:
+                raise
+            raise FatalError(
+                error.title,
+                f"{error.message} Put it back and start again; or choose it where it is now, or another one: "
+                f"dragoman models use {BUNDLED}",
+            ) from error
         live = self._load(choice, info)
         with self._lock:
             self._live = live
@@ -136,6 +151,11 @@ class Models:
             return info_of(self._settings(), choice)
         # Not asked again: a server may be away, and one with another model behind its address must not make
         # an index of its own take over. The encoder itself compares, and says so.
+        return self._remembered(stored)
+
+    @staticmethod
+    def _remembered(stored: StoredModel) -> EncoderInfo:
+        """A model as the catalog knows it, for one that cannot be looked at now."""
         cutter = bundled_info()
         return EncoderInfo(
             key=stored.key,
@@ -147,14 +167,19 @@ class Models:
 
     def _load(self, choice: ModelChoice, info: EncoderInfo) -> Live:
         encoder = self.encoder_of(choice, info.key)
-        encoder.start()
+        # Importing torch holds up everything else for seconds, so the index is opened first.
+        space = space_of(info.key)
+        if space is None:
+            encoder.start()
         try:
-            space = self.space_for(encoder, info)
+            space = space or self.space_for(encoder, info)
             index = self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
             self._choose(choice, info, "active")
         except BaseException:
             encoder.stop()
             raise
+        if not encoder.started:
+            encoder.start()
         return Live(choice, info, encoder, index, self.open_searcher(encoder, index))
 
     def encoder_of(self, choice: ModelChoice, key: str = "") -> EncoderThread:
@@ -168,11 +193,7 @@ class Models:
         def load() -> Encoder:
             encoder = load_encoder(self._settings(), choice)
             if key and encoder.info.key != key:
-                raise FatalError(
-                    "The model is not the one that the index was made with",
-                    f"{encoder.info.name} has changed since. Choose it again, which builds a new index, "
-                    "or choose another model.",
-                )
+                raise _changed_since(encoder.info.name)
             return encoder
 
         return EncoderThread(load)
@@ -194,21 +215,21 @@ class Models:
         )
         self.store.choose_model(chosen)
 
-    def loaded_with(self, settings: Settings) -> tuple[object, ...]:
-        """What of the settings the active model's encoder is loaded with."""
-        live = self._live
-        if live is None:
-            return ()
-        if live.choice.reference.startswith("server:"):
-            return settings.servers, settings.instructions
-        return (
-            settings.device,
-            settings.encoder_threads,
-            settings.precision,
-            settings.context_tokens,
-            settings.gguf_engine,
-            settings.instructions,
-        )
+    def follow(self, old: Settings) -> None:
+        """Settings changed: what was loaded with others is loaded again, and everybody looks what to do.
+
+        Args:
+            old: What they were.
+        """
+        new = self._settings()
+        with self._lock:
+            live, sides = self._live, list(self._sides.values())
+        if live is not None and _loaded_with(old, live.choice) != _loaded_with(new, live.choice):
+            self.reload()
+        for side in sides:
+            if _loaded_with(old, side.choice) != _loaded_with(new, side.choice):
+                side.reload()
+            side.wake()
 
     def reload(self) -> None:
         """Load the active model again, as settings of the encoder changed; searches go on meanwhile."""
@@ -229,13 +250,33 @@ class Models:
         """What a person named, in the form that the catalog keeps."""
         return catalogue.choice_of(reference, dimensions)
 
-    def plan(self, reference: str, dimensions: int, seconds_a_token: float | None) -> api.Plan:
-        """What building the index of a model costs; the request's id is left 0.
+    def plan(
+        self,
+        reference: str,
+        dimensions: int,
+        seconds_a_token: float | None,
+        *,
+        settings: Settings | None = None,
+    ) -> api.Plan:
+        """What building the index of a model costs; the request's id is left 0. A server is asked now.
+
+        Args:
+            reference: The model, as a person names it.
+            dimensions: Length of its vectors; 0 for the longest.
+            seconds_a_token: Its speed, where it was measured.
+            settings: Instead of those that hold, to try others.
 
         Raises:
-            IndexerError: There is no such model here.
+            IndexerError: There is no such model here, or the server does not answer.
         """
-        info = info_of(self._settings(), self.choice_of(reference, dimensions))
+        choice = self.choice_of(reference, dimensions)
+        now = settings or self._settings()
+        info = info_of(now, choice)
+        if choice.reference.startswith("server:"):
+            self._planned = (time.monotonic(), (choice, now.servers), info)
+        return self._cost(info, seconds_a_token)
+
+    def _cost(self, info: EncoderInfo, seconds_a_token: float | None) -> api.Plan:
         _, texts, _ = self.store.model_counts(info.key)
         half = 2 * info.dim
         catalog = half + 60 if half < _PAGE // 2 else -(-half // _PAGE) * _PAGE
@@ -244,27 +285,38 @@ class Models:
         free = shutil.disk_usage(self.store.folder).free
         return api.Plan(id=0, texts=texts, disk_bytes=texts * row, free_bytes=free, seconds=seconds)
 
+    def _looked_at(self, choice: ModelChoice) -> EncoderInfo:
+        """A model that is chosen; a server that a plan was made for a moment ago is not asked twice."""
+        planned, self._planned = self._planned, None
+        if planned is not None:
+            at, what, info = planned
+            if what == (choice, self._settings().servers) and time.monotonic() - at < _ASKED_S:
+                return info
+        return info_of(self._settings(), choice)
+
     def use(self, reference: str, dimensions: int = 0, *, keep: bool = False) -> None:
         """Begin to build the index of a model, and switch to it when it is complete.
 
         Raises:
-            IndexerError: There is no such model here, or not enough room for its vectors.
+            IndexerError: There is no such model here, the server does not answer, or there is not enough room
+                for the vectors.
         """
         choice = self.choice_of(reference, dimensions)
-        info = info_of(self._settings(), choice)
-        plan = self.plan(reference, dimensions, None)
+        info = self._looked_at(choice)
+        plan = self._cost(info, None)
         if plan.disk_bytes > plan.free_bytes:
             raise IndexerError(
                 "Not enough room on the disk",
                 f"The vectors of {info.name} need about {plan.disk_bytes >> 20} MiB, "
                 f"and {plan.free_bytes >> 20} MiB are free.",
             )
+        with self._choosing:
+            self._use(choice, info, keep=keep)
+
+    def _use(self, choice: ModelChoice, info: EncoderInfo, *, keep: bool) -> None:
         with self._lock:
-            if self._live is None:
-                # Nothing serves that could serve on: the model takes over at once and is filled afterwards.
-                self._choose(choice, info, "active")
-                return
-            same = info.key == self._live.info.key
+            live = self._live
+            same = live is not None and info.key == live.info.key
             dropped = [side for side in self._sides.values() if side.role == "building"]
             for side in dropped:
                 del self._sides[side.info.key]
@@ -276,10 +328,22 @@ class Models:
                 self._drop(side)
         if again is not None:
             again.stop()
-        if same:
-            return
-        self._choose(choice, info, "building", keep=keep)
-        self._begin(_Side(self, choice, info, role="building"))
+        for model in self.store.models():  # what was never resumed, because the start failed
+            if model.role == "building" and model.key != info.key:
+                self.store.set_role(model.key, "")
+                self._forget_later(model.key)
+        if live is None:
+            # Nothing serves that could serve on: the model takes over at once and is filled afterwards.
+            self._choose(choice, info, "active")
+        elif not same:
+            self._choose(choice, info, "building", keep=keep)
+            self._begin(_Side(self, choice, info, role="building"))
+        elif choice != live.choice:
+            # The same model at another place: that is where it is loaded from now on.
+            self._choose(choice, info, "active")
+            with self._lock:
+                self._live = replace(self.live, choice=choice)
+            self.reload()
 
     def cancel(self, reference: str = "") -> None:
         """Stop building, or drop a kept index; what was embedded for it is removed.
@@ -287,6 +351,10 @@ class Models:
         Raises:
             IndexerError: No such index is built or kept.
         """
+        with self._choosing:
+            self._cancel(reference)
+
+    def _cancel(self, reference: str) -> None:
         with self._lock:
             found = [side for side in self._sides.values() if side.role != "active"]
             side = next(
@@ -297,10 +365,12 @@ class Models:
         if side is not None:
             self._drop(side)
             return
-        # One that is just being put aside, or that could not be loaded.
+        # One that is just being put aside, or that was never resumed, because the start failed.
         for model in self.store.models():
-            names = {model.reference or BUNDLED, model.name, model.key}
-            if model.role == "kept" and reference in names:
+            called = _names(model.reference, model.name, model.key, reference)
+            if model.role == "kept" and not called:
+                continue
+            if model.role in {"building", "kept"} and (called or not reference):
                 self.store.set_role(model.key, "")
                 self._forget_later(model.key)
                 return
@@ -337,9 +407,25 @@ class Models:
             info = self._info(choice, model)
         except IndexerError as error:
             log.warning("%s: %s", model.name, error.title)
-            return
-        if info.key == model.key:
-            self._begin(_Side(self, choice, info, role="building" if model.role == "building" else "kept"))
+            info = None
+        # One that is gone or has changed is shown as waiting, so that a person can do something about it, and
+        # goes on when it is back.
+        doubtful = info is None or info.key != model.key
+        if info is None or doubtful:
+            info = self._remembered(model)
+        role: Literal["building", "kept"] = "building" if model.role == "building" else "kept"
+        self._begin(_Side(self, choice, info, role=role, doubtful=doubtful))
+
+    def look_again(self, choice: ModelChoice, key: str) -> EncoderInfo:
+        """A model that could not be looked at before.
+
+        Raises:
+            IndexerError: It still cannot, or it is another one than `key`.
+        """
+        info = info_of(self._settings(), choice)
+        if info.key != key:
+            raise _changed_since(info.name)
+        return info
 
     def completed(self, side: _Side, live: Live) -> bool:
         """Switch to a model whose index has everything; False when a text came in between."""
@@ -396,6 +482,20 @@ class Models:
 
         self._later(old.info.key, finish)
 
+    def retire(self, live: Live) -> None:
+        """Stop an engine as soon as the searches that use it are finished; its index stays open."""
+
+        def finish() -> None:
+            threading.Event().wait(_SETTLE_S)
+            live.searcher.wait_idle(_GRACE_S)
+            live.encoder.stop()
+
+        self._later(live.info.key, finish)
+
+    def abandon(self, key: str, encoder: EncoderThread) -> None:
+        """Stop an engine that nobody searches with yet, without waiting for it."""
+        self._later(key, encoder.stop)
+
     def await_left(self, key: str) -> None:
         """Wait until nobody holds an earlier index of this model; two of one file would not agree."""
         with self._lock:
@@ -420,20 +520,16 @@ class Models:
         """Whether building has to wait."""
         return self._settings().paused
 
-    def wake(self) -> None:
-        """Settings changed."""
-        with self._lock:
-            sides = list(self._sides.values())
-        for side in sides:
-            side.wake()
-
     # --- asking ------------------------------------------------------------------------------
 
     def searcher(self, reference: str = "") -> Searcher:
         """The searcher of the active model, or of one that is kept or built.
 
+        For the active one it is known at once; for another, up to `_OPEN_S` may pass.
+
         Raises:
-            IndexerError: There is no index of that model.
+            IndexerError: There is no index of that model, it is still being prepared, or its model cannot be
+                loaded.
             FatalError: There is no active model yet.
         """
         live = self.live
@@ -446,7 +542,7 @@ class Models:
                 "No index of that model",
                 f"{reference} is neither used nor kept. Build it with `dragoman models use --keep`.",
             )
-        return side.opened().searcher
+        return side.searcher()
 
     @property
     def switch(self) -> api.SwitchStatus | None:
@@ -465,10 +561,21 @@ class Models:
                 found[model.reference or BUNDLED] = (model.role, vectors, size, model.dim)
         return found
 
-    def in_use(self, reference: str) -> bool:
-        """Whether a model is active, built or kept."""
+    def role_of(self, reference: str) -> Role:
+        """Whether a model is active, built or kept; empty when it is none of these."""
         choice = self.choice_of(reference)
-        return any(m.role and m.reference == choice.reference for m in self.store.models())
+        return next((m.role for m in self.store.models() if m.role and m.reference == choice.reference), "")
+
+    def notices(self) -> list[api.Notice]:
+        """What a person should know of indexes that are kept; `switch` tells of the one that is built."""
+        with self._lock:
+            kept = [side for side in self._sides.values() if side.role == "kept"]
+        statuses = [(side.info.name, side.status()) for side in kept]
+        return [
+            api.Notice(title=f"The index of {name}, which is kept, is not up to date", message=status.message)
+            for name, status in statuses
+            if status.state == "waiting"
+        ]
 
     def close(self) -> None:
         """End in good order; what was being built goes on at the next start."""
@@ -484,8 +591,15 @@ class Models:
             thread.join(timeout=5)
 
 
+class _ReloadError(Exception):
+    """The settings that an engine was loaded with have changed."""
+
+
 class _Side:
-    """A model beside the active one: its encoder, its index, and the thread that embeds what it lacks."""
+    """A model beside the active one: its encoder, its index, and the thread that embeds what it lacks.
+
+    Only that thread opens, loads and closes, however long it takes; others read what it has ready.
+    """
 
     def __init__(
         self,
@@ -494,14 +608,18 @@ class _Side:
         info: EncoderInfo,
         *,
         role: Literal["active", "building", "kept"],
+        doubtful: bool = False,
     ) -> None:
+        """Prepare; `doubtful` when the model could not be looked at and `info` is from the catalog."""
         self._models = models
         self.choice, self.info, self.role = choice, info, role
-        # Of the active model, these are not this side's: a reload gives it others.
-        self._index: VectorIndex | None = None
+        self._doubtful = doubtful
+        # The next four are set under `_wake`. The active model's are not this side's: a reload changes them.
         self._encoder: EncoderThread | None = None
-        self._searcher: Searcher | None = None
-        self._lock = threading.RLock()
+        self._ready: Live | None = None
+        self._wanted = False  # a search waits for `_ready`
+        self._reloading = False
+        self._index: VectorIndex | None = None
         self._used_at = time.monotonic()
         self._wake = threading.Condition()
         self._stopping = self._woken = False
@@ -523,6 +641,16 @@ class _Side:
         with self._wake:
             self._woken = True
             self._wake.notify_all()
+
+    def reload(self) -> None:
+        """Load the model again with the settings of now; what is under way is broken off."""
+        with self._wake:
+            self._reloading = self._woken = True
+            self._wake.notify_all()
+            encoder = self._encoder if self._ready is None else None
+        if encoder is not None:
+            # The thread may be waiting for it, which may be a server that never answers.
+            self._models.abandon(self.info.key, encoder)
 
     def is_called(self, reference: str) -> bool:
         """Whether a person's name for a model means this one."""
@@ -550,36 +678,43 @@ class _Side:
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        encoder = self._encoder
+            encoder = self._encoder
         if encoder is not None:
             encoder.stop()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def opened(self) -> Live:
-        """The model loaded, its index open.
+    def searcher(self) -> Searcher:
+        """What searches the index; a kept model that was unloaded is loaded for it.
 
         Raises:
-            IndexerError: It cannot be loaded.
+            IndexerError: It is still being prepared, or cannot be loaded.
         """
-        with self._lock:
+        if self.role == "active":
+            return self._models.live.searcher
+        with self._wake:
             self._used_at = time.monotonic()
+            if self.role == "kept" and self._usable() is None:
+                self._wanted = self._woken = True
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._stopping or not self._wanted, _OPEN_S)
+            ready, state, message = self._usable(), self._state, self._message
             if self._stopping:
                 raise FatalError("The model was stopped", "It is no longer used.")
-            if self.role == "active":
-                return self._models.live
-            if self._encoder is None:
-                self._encoder = self._models.encoder_of(self.choice, self.info.key)
-                self._encoder.start()
-                self._searcher = None
-            if self._index is None:
-                self._models.await_left(self.info.key)
-                space = self._models.space_for(self._encoder, self.info)
-                model = ModelKey(key=self.info.key, dim=self.info.dim)
-                self._index = self._models.store.open_index(model, space)
-            if self._searcher is None:
-                self._searcher = self._models.open_searcher(self._encoder, self._index)
-            return Live(self.choice, self.info, self._encoder, self._index, self._searcher)
+        if ready is not None:
+            return ready.searcher
+        if state == "waiting":
+            raise IndexerError(f"{self.info.name} cannot be used now", message)
+        have, lack, _ = self._models.store.model_counts(self.info.key)
+        raise IndexerError(
+            f"{self.info.name} is still being prepared",
+            f"{have:,} of {have + lack:,} texts have their vector. Search again shortly; "
+            "`dragoman status` shows how far it is.",
+        )
+
+    def _usable(self) -> Live | None:
+        ready = self._ready
+        return None if ready is None or ready.encoder.status.state == "failed" else ready
 
     # --- the thread ----------------------------------------------------------------------------
 
@@ -591,9 +726,13 @@ class _Side:
                     if self._round():
                         return
                     pause = _FIRST_PAUSE_S
+                except _ReloadError:
+                    continue
                 except Exception as error:  # noqa: BLE001  told and tried again, whatever it was
                     if self._stopping:
                         return
+                    if self._reloading:
+                        continue
                     self._trouble(error)
                     self._rest(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE_S)
@@ -607,21 +746,67 @@ class _Side:
         else:
             log.exception("Building the index of %s failed", self.info.name)
             self._message = f"{type(error).__name__}. This is a fault in Dragoman; its log says more."
-        self._state = "waiting"
         self._samples.clear()
-        encoder = self._encoder
-        if encoder is not None and encoder.status.state == "failed":
-            with self._lock:  # loaded anew at the next try
-                encoder.stop()
-                self._encoder = self._searcher = None
+        if self._usable() is None:
+            self._unload()  # loaded anew at the next try
+        with self._wake:
+            self._state = "waiting"
+            self._wanted = False
+            self._wake.notify_all()
+
+    def _opened(self) -> Live:
+        """The model being loaded, its index open; takes minutes where its space has to be computed.
+
+        Raises:
+            IndexerError: It cannot be loaded.
+        """
+        if self.role == "active":
+            return self._models.live
+        ready = self._usable()
+        if ready is None:
+            ready = self._open()
+        with self._wake:
+            self._ready = ready
+            self._wanted = False
+            self._wake.notify_all()
+        return ready
+
+    def _open(self) -> Live:
+        self._unload()
+        if self._doubtful:
+            self.info = self._models.look_again(self.choice, self.info.key)
+            self._doubtful = False
+        encoder = self._models.encoder_of(self.choice, self.info.key)
+        with self._wake:
+            if self._stopping:
+                raise FatalError("The model was stopped", "It is no longer used.")
+            if self._reloading:
+                raise _ReloadError
+            self._encoder = encoder
+        encoder.start()
+        if self._index is None:
+            self._models.await_left(self.info.key)
+            space = self._models.space_for(encoder, self.info)
+            model = ModelKey(key=self.info.key, dim=self.info.dim)
+            self._index = self._models.store.open_index(model, space)
+        searcher = self._models.open_searcher(encoder, self._index)
+        return Live(self.choice, self.info, encoder, self._index, searcher)
 
     def _round(self) -> bool:
         """Embed everything that is lacking; True when there is nothing left to do for good."""
-        if self.role == "kept" and not self._lacks():
+        if self._reloading:
+            self._reloading = False  # before, so that what changes meanwhile is not missed
             self._unload()
+        if self.role == "kept" and not self._lacks():
+            self._message = ""
+            if self._wanted:
+                self._opened()
+            elif time.monotonic() - self._used_at > UNLOAD_S:
+                self._unload()
+            self._state = "building"
             self._rest(KEEP_S)
             return False
-        live = self.opened()
+        live = self._opened()
         if live.info.key != self.info.key:
             return True  # another model took over from the active one
         self._count(live)
@@ -631,6 +816,8 @@ class _Side:
         after = 0
         while not self._stopping:
             self._state, self._message = "building", ""
+            if self._reloading:
+                return False
             if self._models.paused():
                 self._samples.clear()
                 self._rest(KEEP_S)
@@ -699,7 +886,15 @@ class _Side:
             )
 
     def _await(self, future: Future[Vectors]) -> Vectors | None:
+        """What an engine gives; None when this is to end.
+
+        Raises:
+            _ReloadError: The engine has to be loaded anew.
+        """
         while not self._stopping:
+            if self._reloading:
+                future.cancel()
+                raise _ReloadError
             try:
                 return future.result(timeout=0.5)
             except TimeoutError:
@@ -714,23 +909,57 @@ class _Side:
             self._woken = False
 
     def _unload(self) -> None:
-        with self._lock:
-            if self._encoder is not None and time.monotonic() - self._used_at > UNLOAD_S:
-                self._encoder.finish()
-                self._encoder = self._searcher = None
+        """Give the engine's memory back, as soon as the searches under way are finished."""
+        with self._wake:
+            ready, self._ready = self._ready, None
+            encoder, self._encoder = self._encoder, None
+        if ready is not None:
+            self._models.retire(ready)
+        elif encoder is not None:
+            encoder.stop()
 
     def _close(self) -> None:
-        with self._lock:
+        with self._wake:
             self._stopping = True
-            if self._handed_over:
-                return
-            if self._encoder is not None:
-                self._encoder.stop()
-            if self._index is not None:
-                if self._searcher is not None:
-                    self._searcher.wait_idle(_GRACE_S)
-                self._models.store.close_index(self._index)
+            self._wake.notify_all()
+            ready, encoder = self._ready, self._encoder
+        if self._handed_over:
+            return
+        if encoder is not None:
+            encoder.stop()
+        if self._index is not None:
+            if ready is not None:
+                ready.searcher.wait_idle(_GRACE_S)
+            self._models.store.close_index(self._index)
+
+
+def _loaded_with(settings: Settings, choice: ModelChoice) -> tuple[object, ...]:
+    """What of the settings a model's encoder is loaded with."""
+    if choice.reference.startswith("server:"):
+        server = next((s for s in settings.servers if f"server:{s.name}" == choice.reference), None)
+        return server, settings.instructions, settings.context_tokens
+    return (
+        settings.device,
+        settings.engine,
+        settings.encoder_threads,
+        settings.precision,
+        settings.context_tokens,
+        settings.gguf_engine,
+        settings.instructions,
+    )
+
+
+def _changed_since(name: str) -> FatalError:
+    return FatalError(
+        "The model is not the one that the index was made with",
+        f"{name} has changed since. Choose it again, which builds a new index, or choose another model.",
+    )
 
 
 def _called(choice: ModelChoice, info: EncoderInfo, reference: str) -> bool:
-    return reference in {choice.reference or BUNDLED, info.name, info.key}
+    return _names(choice.reference, info.name, info.key, reference)
+
+
+def _names(known: str, name: str, key: str, reference: str) -> bool:
+    """Whether a person's word for a model means the one that is known by these."""
+    return bool(reference) and (reference in {name, key} or catalogue.choice_of(reference).reference == known)

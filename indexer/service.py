@@ -30,7 +30,7 @@ import msgspec
 
 from indexer import __version__, api
 from indexer.client import ENDPOINT_FILE
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 from indexer.library import Library
 from indexer.query import complete
 from indexer.settings import private_folder
@@ -193,9 +193,7 @@ class _Connection:
         run = asyncio.to_thread
         match request:
             case api.Search():
-                await self._server.started.wait()
-                async for result in library.searcher(request.model).search(request):
-                    await self.send(result)
+                await self._search(request)
             case api.Complete(id=i, query=text, cursor=cursor):
                 start, end, items = await run(lambda: complete(text, cursor, library.store.facts()))
                 await self.send(api.Completions(id=i, start=start, end=end, items=items))
@@ -253,6 +251,30 @@ class _Connection:
             case api.Stop(id=i):
                 await self.send(api.Done(id=i))
                 self._server.stop()
+
+    async def _search(self, request: api.Search) -> None:
+        library, started = self._server.library, self._server.started
+        by_words = None
+        if not started.is_set():
+            # The catalog is open before anything else is.
+            by_words = await library.by_words.answer(request)
+            if by_words is not None:
+                await self.send(by_words)
+                if by_words.final:
+                    return
+            await started.wait()
+        try:
+            # Another than the active one may have to be loaded first.
+            model = request.model
+            searcher = await asyncio.to_thread(library.searcher, model) if model else library.searcher()
+        except FatalError as error:
+            by_words = await library.by_words.answer(request, error)
+            if by_words is None or request.model:
+                raise
+            await self.send(by_words)
+            return
+        async for result in searcher.search(request, words_given=by_words is not None):
+            await self.send(result)
 
     async def _do(self, request_id: int, action: Callable[[], None]) -> None:
         await self._server.started.wait()

@@ -100,6 +100,11 @@ class Home:
         self.models.close()
         self.store.close()
 
+    def change(self, **new: object) -> None:
+        """Set settings, and have them followed."""
+        old, self.settings = self.settings, msgspec.structs.replace(self.settings, **new)
+        self.models.follow(old)
+
     def _searcher(self, encoder: EncoderThread, index: VectorIndex) -> Searcher:
         return Searcher(self.store, encoder, index=index)
 
@@ -306,8 +311,7 @@ def test_building_pauses_with_indexing(home: Home) -> None:
     home.models.use("org/large")
     wait(lambda: home.models.switch is not None and home.models.switch.state == "paused")
     assert home.minds["org/large"].passages == []
-    home.settings = Settings()
-    home.models.wake()
+    home.change(paused=False)
     wait(lambda: home.switched == ["org/large"])
 
 
