@@ -522,7 +522,7 @@ class Pipeline:
         with self._state:
             queued = set(self._known_below(folder))
         rules = self._rules(root)
-        for change in sweep(rules, self._store.files(root), folder):
+        for change in sweep(rules, self._store.known(root, folder), folder):
             with self._state:
                 if self._stopping or self._scanning_root != root:
                     return

@@ -51,6 +51,7 @@ CATALOG_FILE = "catalog.sqlite"
 LOCK_FILE = "store.lock"
 KEEP_UNUSED_S = 3600.0
 _PAGE = 1000
+_KNOWN_PAGE = 5000
 _FIRST_CHUNKS = 8
 
 MIGRATIONS = (
@@ -765,6 +766,25 @@ class Catalog:
             if len(rows) < _PAGE:
                 return
             where, start = "files.path > ? AND files.path >= ? AND files.path < ?", (rows[-1][0], low, high)
+
+    def known(self, root: str, below: str) -> Iterator[tuple[bytes, int, int]]:
+        """Path, size and time of a folder's files at or below a path, in byte order, a page at a time."""
+        with self.read() as db:
+            number = self._root(db, root)
+            first = "SELECT path, size, mtime_ns FROM files WHERE root = ? AND path = ?"
+            rows = db.ask(first, (number, os.fsencode(below)))
+        yield from rows
+        low, high = _range(below)
+        # The plus keeps SQLite from going by root and sorting all of it for each page.
+        query = (
+            "SELECT path, size, mtime_ns FROM files WHERE path > ? AND path < ? AND +root = ?"
+            " ORDER BY path LIMIT ?"
+        )
+        rows = [(low,)]
+        while rows:
+            with self.read() as db:
+                rows = db.ask(query, (rows[-1][0], high, number, _KNOWN_PAGE))
+            yield from rows
 
     def file(self, path: str) -> FileState | None:
         """What is known of one file."""

@@ -275,6 +275,10 @@ class Store:
         """All known files of one folder, in byte order of path, streamed."""
         return self._catalog.files(root)
 
+    def known(self, root: str, below: str) -> Iterator[tuple[bytes, int, int]]:
+        """Path, size and time of a folder's files at or below a path, in byte order of path, streamed."""
+        return self._catalog.known(root, below)
+
     def file(self, path: str) -> FileState | None:
         """What is known of one file."""
         return self._catalog.file(path)

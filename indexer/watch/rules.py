@@ -71,6 +71,11 @@ _SUFFIXES = {
     ".pyo": _COMPILED,
 }
 _SUFFIX_TUPLE = tuple(_SUFFIXES)
+# A file whose name has none of these is ignored by patterns only; see `FolderRules.clear`.
+ODD_BEGINNINGS = frozenset({*".", *(prefix[0] for prefix in _PREFIXES)})
+ODD_LAST = frozenset("~#")
+ODD_ENDINGS = frozenset(suffix[-3:] for suffix in _SUFFIXES if len(suffix) > 2)
+ODD_NAMES = frozenset(_NAMES)
 _TRASH = re.compile(r"\.Trash-\d+")
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 
@@ -84,7 +89,7 @@ CONTROL = frozenset(_INSIDE) | _BESIDE
 class FolderRules:
     """What is ignored directly in one folder. Made by `Rules`; of use to the walk."""
 
-    __slots__ = ("_git", "_ignore", "_names", "_path", "_prefix", "_rules", "reason")
+    __slots__ = ("_git", "_ignore", "_names", "_path", "_prefix", "_rules", "clear", "reason")
 
     def __init__(
         self, rules: Rules, path: str, relative: str, above: FolderRules | None, names: Iterable[str]
@@ -96,6 +101,7 @@ class FolderRules:
         # Innermost first: (length of the prefix to take off a relative path, patterns).
         self._git: tuple[tuple[int, Patterns], ...] = above._git if above else ()
         self._ignore: tuple[tuple[int, Patterns], ...] = above._ignore if above else ()
+        self.clear = False
         self.reason = self._look() if above else None
         if self.reason is not None:
             return
@@ -107,6 +113,8 @@ class FolderRules:
             self._git = ((len(self._prefix), patterns), *self._git)
         if ".ignore" in self._names and (patterns := _read(Path(path) / ".ignore")):
             self._ignore = ((len(self._prefix), patterns), *self._ignore)
+        # Whether no patterns apply to what is in here.
+        self.clear = not (self._git or self._ignore or rules.patterned)
 
     def _look(self) -> str | None:
         """Why the whole folder is out, by what it holds."""
@@ -182,6 +190,7 @@ class Rules:
         self.hidden = settings.index_hidden
         self.excluded = frozenset(os.fspath(folder) for folder in (*excluded, cache_dir()))
         self._own = Patterns(settings.ignore) if settings.ignore else None
+        self.patterned = self._own is not None
         self._folders: dict[str, FolderRules] = {}
 
     def own(self, relative: str, is_dir: bool) -> bool | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from indexer.watch.changes import FileChange
-from indexer.watch.rules import FolderRules, Rules
+from indexer.watch.rules import ODD_BEGINNINGS, ODD_ENDINGS, ODD_LAST, ODD_NAMES, FolderRules, Rules
+
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 # Where systems mount disks: an empty folder here is more likely an absent disk than an emptied one.
 _MOUNT_PARENTS = ("/media/", "/mnt/", "/run/media/", "/Volumes/")
@@ -34,20 +37,8 @@ class Entry(NamedTuple):
     error: str | None = None
 
 
-class Known(Protocol):
-    """What the catalog knows of a file (the store's FileState)."""
-
-    @property
-    def path(self) -> str:
-        """Absolute path."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    @property
-    def mtime_ns(self) -> int:
-        """Nanoseconds since the epoch."""
+Known = tuple[bytes, int, int]
+"""What the catalog knows of a file: its path as the system's bytes, size, time of its last change in ns."""
 
 
 def scan(rules: Rules, below: str | None = None) -> Iterator[Entry]:
@@ -55,77 +46,123 @@ def scan(rules: Rules, below: str | None = None) -> Iterator[Entry]:
 
     Links are never followed, neither to files nor to folders: what a link points at either lies in the
     root and is found there, or lies outside and was not chosen. FIFOs, sockets and devices are left out.
-    Folders and files that vanish meanwhile are simply not there. The order is not defined.
+    Folders and files that vanish meanwhile are simply not there.
 
     Args:
         rules: The rules of the root, which names the root too. Ignore files are read afresh.
         below: Only this folder or file of the root.
 
     Yields:
-        A file each, and one entry with `error` for a folder or file that cannot be looked at.
+        A file each, in order of the bytes of their paths, and one entry with `error` for a folder or file
+        that cannot be looked at.
     """
+    for path, info in _walk(rules, below):
+        if isinstance(info, str):
+            yield Entry(path, 0, 0, 0, 0, info)
+        else:
+            yield Entry(path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev)
+
+
+def _walk(rules: Rules, below: str | None) -> Iterator[tuple[str, os.stat_result | str]]:
+    """As `scan`: paths, and their state or why it is not known."""
     start = rules.root if below is None else below
     rules.forget()
+    above: FolderRules | None = None
     if start != rules.root:
         try:
             info = os.lstat(start)
         except FileNotFoundError:
             return
         except OSError as error:
-            yield _failed(start, error)
+            yield start, _reason(error)
             return
         if rules.ignored(start, stat.S_ISDIR(info.st_mode)) is not None:
             return
         if stat.S_ISREG(info.st_mode):
-            yield Entry(start, info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev)
+            yield start, info
             return
         if not stat.S_ISDIR(info.st_mode):
             return
         above = rules.folder(os.path.dirname(start))  # noqa: PTH120
         if above is None:
             return
-        stack: list[tuple[str, FolderRules | None]] = [(start, above)]
-    else:
-        stack = [(start, None)]
-    separator = os.sep
+    listed = _list(rules, start, above)
+    if isinstance(listed, str):
+        yield start, listed
+    if not isinstance(listed, tuple):
+        return
+    stack = [listed]
     while stack:
-        folder, above = stack.pop()
+        entries, here = stack[-1]
+        for entry, what in entries:
+            if what is _FILE:
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    yield entry.path, _reason(error)
+                    continue
+                yield entry.path, info
+                continue
+            listed = _list(rules, entry.path, here) if what is _FOLDER else what
+            if isinstance(listed, str):
+                yield entry.path, listed
+            elif listed is not None:
+                stack.append(listed)
+                break
+        else:
+            stack.pop()
+
+
+_FILE, _FOLDER = "file", "folder"
+# Entries in order, each with what it is or why that cannot be told.
+_Listed = tuple[Iterator[tuple["os.DirEntry[str]", str]], FolderRules]
+
+
+def _list(rules: Rules, folder: str, above: FolderRules | None) -> _Listed | str | None:
+    """What is wanted of a folder, in order; why it cannot be looked at; None when it is gone or out."""
+    try:
+        with os.scandir(folder) as listing:
+            entries = list(listing)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return _reason(error)
+    names = [entry.name for entry in entries]
+    if above is None:
+        here = rules.top(names)
+    else:
+        here = rules.below(above, folder[folder.rindex(os.sep) + 1 :], names)
+        if here.reason is not None:
+            return None
+    ignored, clear = here.ignored, here.clear
+    found: dict[str, tuple[os.DirEntry[str], str]] = {}
+    for name, entry in zip(names, entries, strict=True):
         try:
-            with os.scandir(folder) as listing:
-                entries = list(listing)
-        except (FileNotFoundError, NotADirectoryError):
+            if entry.is_file(follow_symlinks=False):
+                # Most names are seen here to be plain, without a call for each.
+                if (
+                    clear
+                    and name[0] not in ODD_BEGINNINGS
+                    and name[-3:] not in ODD_ENDINGS
+                    and name[-1] not in ODD_LAST
+                    and name not in ODD_NAMES
+                ) or ignored(name, False) is None:
+                    found[name] = entry, _FILE
+            elif entry.is_dir(follow_symlinks=False) and ignored(name, True) is None:
+                found[name + os.sep] = entry, _FOLDER  # what is in it comes behind name and separator
+        except FileNotFoundError:
             continue
         except OSError as error:
-            yield _failed(folder, error)
-            continue
-        names = [entry.name for entry in entries]
-        if above is None:
-            here = rules.top(names)
-        else:
-            here = rules.below(above, folder[folder.rindex(separator) + 1 :], names)
-            if here.reason is not None:
-                continue
-        for entry in entries:
-            try:
-                is_dir = entry.is_dir(follow_symlinks=False)
-                if not is_dir and not entry.is_file(follow_symlinks=False):
-                    continue
-                if here.ignored(entry.name, is_dir) is not None:
-                    continue
-                if is_dir:
-                    stack.append((entry.path, here))
-                    continue
-                info = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                yield _failed(entry.path, error)
-                continue
-            yield Entry(entry.path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev)
+            found[name] = entry, _reason(error)
+    # Code points are in the order of their bytes, but for the surrogates that stand for invalid bytes.
+    order = sorted(found) if "".join(names).isascii() else sorted(found, key=os.fsencode)
+    return iter([found[name] for name in order]), here
 
 
-def _failed(path: str, error: OSError) -> Entry:
-    return Entry(path, 0, 0, 0, 0, error.strerror or str(error))
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def root_device(root: str) -> int | None:
@@ -163,9 +200,12 @@ def root_online(root: str, had_files: bool, known_device: int | None) -> bool:
 def sweep(rules: Rules, known: Iterable[Known], below: str | None = None) -> Iterator[FileChange]:
     """Compare the disk with the catalog. Ask `root_online` first.
 
+    Both are read side by side, so that memory does not grow with their size.
+
     Args:
         rules: The rules of the root.
-        known: The catalog's files of this root; those outside `below` may be among them.
+        known: The catalog's files at or below `below`, in order of the bytes of their paths. It may be read
+            while the walk goes on and the catalog changes.
         below: Only this folder or file of the root, as a `rescan` change names it.
 
     Yields:
@@ -174,21 +214,37 @@ def sweep(rules: Rules, known: Iterable[Known], below: str | None = None) -> Ite
         looked at are neither. Upserts come first, so that a moved file is recognised by its content.
     """
     root = rules.root
-    below = below or root
-    inside = below.rstrip(os.sep) + os.sep
-    left = {
-        file.path: (file.size, file.mtime_ns)
-        for file in known
-        if file.path == below or file.path.startswith(inside)
-    }
     unseen: list[str] = []
-    for path, size, mtime_ns, _, _, error in scan(rules, below):
-        if error is not None:
+    left: list[bytes] = []
+    rows = iter(known)
+    row = next(rows, None)
+    for path, info in _walk(rules, below):
+        if isinstance(info, str):
             unseen.append(path)
-        elif left.pop(path, None) != (size, mtime_ns):
-            yield FileChange(kind="upsert", path=path, root=root, size=size, mtime_ns=mtime_ns)
+            continue
+        raw = path.encode(_ENCODING, _ERRORS)  # os.fsencode, without its calls
+        while row is not None and row[0] < raw:
+            left.append(row[0])
+            row = next(rows, None)
+        if row is not None and row[0] == raw:
+            same = row[1] == info.st_size and row[2] == info.st_mtime_ns
+            row = next(rows, None)
+            if same:
+                continue
+        yield FileChange(kind="upsert", path=path, root=root, size=info.st_size, mtime_ns=info.st_mtime_ns)
+    while row is not None:
+        left.append(row[0])
+        row = next(rows, None)
     prefixes = tuple(path.rstrip(os.sep) + os.sep for path in unseen)
     keep = frozenset(unseen)
-    for path in left:
-        if path not in keep and not path.startswith(prefixes):
+    for path in map(os.fsdecode, left):
+        if path not in keep and not path.startswith(prefixes) and not _wanted(rules, path):
             yield FileChange(kind="remove", path=path, root=root)
+
+
+def _wanted(rules: Rules, path: str) -> bool:
+    """Whether there is a file after all: it may have come, and been indexed, behind the walk's back."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode) and rules.ignored(path, False) is None
+    except OSError:
+        return False

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from indexer.settings import Settings
-from indexer.watch import Entry, FileChange, Rules, State, Watcher, scan, sweep
+from indexer.watch import FileChange, Rules, State, Watcher, scan, sweep
 from indexer.watch.changes import Event
 from indexer.watch.observer import ObserverSource
 from indexer.watch.watcher import SourceFactory, system_source
@@ -51,7 +51,11 @@ class Follower:
     def apply(self, change: FileChange) -> None:
         path = change.path
         if change.kind == "rescan":
-            known = [Entry(p, *v, 0, 0) for p, v in self.files.items() if self.root_of(p) == change.root]
+            known = sorted(
+                (os.fsencode(p), *v)
+                for p, v in self.files.items()
+                if self.root_of(p) == change.root and (p == path or p.startswith(path + "/"))
+            )
             for found in sweep(self.rules[change.root], known, path):
                 self.apply(found)
             return

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.settings import Settings
-from indexer.watch import Entry, FileChange, Rules, scan, sweep
+from indexer.watch import FileChange, Rules, scan, sweep
 from indexer.watch.changes import Coalescer, Event, merge, settle
 
 
@@ -123,7 +123,9 @@ class Index:
                 assert change.mtime_ns is not None
                 self.files[path] = (change.size, change.mtime_ns)
         else:
-            known = [Entry(p, size, mtime, 0, 0) for p, (size, mtime) in self.files.items()]
+            known = sorted(
+                (p.encode(), *of) for p, of in self.files.items() if p == path or p.startswith(path + "/")
+            )
             for found in sweep(self.rules, known, path):
                 self.apply(found)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ from indexer.watch import Entry, FileChange, Rules, root_device, root_online, sc
 
 def rules(root: Path) -> Rules:
     return Rules(root, Settings())
+
+
+def ordered(catalog: list[Entry], below: Path) -> list[tuple[bytes, int, int]]:
+    """What the catalog says of the files at or below a path."""
+    inside = (e for e in catalog if e.path == str(below) or e.path.startswith(f"{below}/"))
+    return sorted((os.fsencode(entry.path), entry.size, entry.mtime_ns) for entry in inside)
+
+
+def sweep_of(below: Path, catalog: list[Entry]) -> list[FileChange]:
+    """Sweep a part of its parent."""
+    return list(sweep(rules(below.parent), ordered(catalog, below), str(below)))
 
 
 def paths(root: Path) -> set[str]:
@@ -90,7 +102,9 @@ def test_a_folder_that_cannot_be_looked_at_is_told_and_nothing_below_is_forgotte
         Entry(f"{failed.path}x", 1, 1, 0, 0),
         Entry(str(tmp_path / "gone"), 1, 1, 0, 0),
     ]
-    removed = {change.path for change in sweep(rules(tmp_path), known) if change.kind == "remove"}
+    removed = {
+        change.path for change in sweep(rules(tmp_path), ordered(known, tmp_path)) if change.kind == "remove"
+    }
     assert removed == {f"{failed.path}x", str(tmp_path / "gone")}
     shutil.rmtree(tmp_path / ("n" * 200))
 
@@ -122,7 +136,7 @@ def test_sweep_tells_new_changed_and_gone(tmp_path: Path) -> None:
         return Entry(str(file), info.st_size if info else 1, (info.st_mtime_ns if info else 1) + off, 0, 0)
 
     catalog = [known("same"), known("changed", off=-1), known("gone"), known("sub/gone"), known("ignored~")]
-    changes = list(sweep(rules(tmp_path), catalog))
+    changes = list(sweep(rules(tmp_path), ordered(catalog, tmp_path)))
     assert {(c.kind, str(Path(c.path).relative_to(tmp_path))) for c in changes} == {
         ("upsert", "changed"),
         ("upsert", "new"),
@@ -133,7 +147,7 @@ def test_sweep_tells_new_changed_and_gone(tmp_path: Path) -> None:
     }
     assert [c.kind for c in changes] == sorted((c.kind for c in changes), reverse=True), "upserts first"
     assert all(c.size == 1 and c.mtime_ns for c in changes if c.kind == "upsert")
-    below = {c.path for c in sweep(rules(tmp_path), catalog, str(tmp_path / "sub"))}
+    below = {c.path for c in sweep_of(tmp_path / "sub", catalog)}
     assert below == {str(tmp_path / "sub" / "new"), str(tmp_path / "sub" / "gone")}
 
 
@@ -145,13 +159,13 @@ def test_sweep_of_a_folder_that_became_a_file_or_is_ignored_now(tmp_path: Path) 
     ]
     info = (tmp_path / "thing").stat()
     root = str(tmp_path)
-    assert list(sweep(rules(tmp_path), catalog, str(tmp_path / "thing"))) == [
+    assert sweep_of(tmp_path / "thing", catalog) == [
         FileChange(kind="upsert", path=f"{root}/thing", root=root, size=1, mtime_ns=info.st_mtime_ns),
         FileChange(kind="remove", path=f"{root}/thing/old", root=root),
     ]
     (tmp_path / ".gitignore").write_text("thing\n")
     catalog.append(Entry(str(tmp_path / "thing"), 1, info.st_mtime_ns, 0, 0))
-    gone = {c.path for c in sweep(rules(tmp_path), catalog, str(tmp_path / "thing")) if c.kind == "remove"}
+    gone = {c.path for c in sweep_of(tmp_path / "thing", catalog) if c.kind == "remove"}
     assert gone == {f"{root}/thing", f"{root}/thing/old"}
 
 
@@ -179,3 +193,44 @@ def test_an_empty_folder_where_disks_are_mounted_counts_as_offline(
     (tmp_path / "stick").mkdir()
     assert not root_online(str(tmp_path / "stick"), True, None)
     assert root_online(str(tmp_path / "stick"), False, None)
+
+
+def test_the_walk_is_in_the_order_of_the_catalog(tmp_path: Path) -> None:
+    """`sweep` reads both side by side: one file out of place would take it, or its neighbours, for gone."""
+    names = (
+        "a",
+        "a.txt",
+        "a/b",
+        "a-b",
+        "a b/c",
+        "a/b.c",
+        "ab",
+        "é/x",
+        "é.txt",
+        "文/x",
+        "𝒳",
+        "\udcff",
+        "\udce9/y",
+    )
+    root = tmp_path / "root"
+    for number, name in enumerate(names):
+        file = root / f"{number % 3}" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.write_text("x")
+    walked = [os.fsencode(entry.path) for entry in scan(rules(root))]
+    assert len(walked) >= 10
+    assert walked == sorted(walked)
+
+
+def test_a_file_that_enters_the_catalog_behind_the_walk_is_not_gone(tmp_path: Path) -> None:
+    for name in ("a", "z"):
+        (tmp_path / name).write_text(name)
+
+    def known() -> Iterator[tuple[bytes, int, int]]:
+        yield from ordered([e for e in scan(rules(tmp_path)) if e.path.endswith("/a")], tmp_path)
+        new = tmp_path / "new"
+        new.write_text("new")  # the folder was listed before this
+        yield os.fsencode(new), 3, new.stat().st_mtime_ns
+
+    assert [(c.kind, Path(c.path).name) for c in sweep(rules(tmp_path), known())] == [("upsert", "z")]
