@@ -653,6 +653,8 @@ class SearchResult(_Message, frozen=True, kw_only=True):
         final: False when a better answer to the same request follows.
         problems: What in the query was not understood; the rest was answered.
         reranked: Whether the order is the reranker's.
+        by_words: Whether only words were compared, since the model is not ready yet (then a better answer
+            follows) or cannot be used (then `final`, and `problems` says why).
         took_ms: Milliseconds from the request's arrival to this answer.
         encode_ms: Of these, embedding the query (waiting for the encoder included).
     """
@@ -664,6 +666,7 @@ class SearchResult(_Message, frozen=True, kw_only=True):
     encode_ms: float = 0.0
     problems: tuple[QueryProblem, ...] = ()
     reranked: bool = False
+    by_words: bool = False
 
 
 class Completions(_Message, frozen=True, kw_only=True):

@@ -168,17 +168,17 @@ class Models:
     def _load(self, choice: ModelChoice, info: EncoderInfo) -> Live:
         encoder = self.encoder_of(choice, info.key)
         # Importing torch holds up everything else for seconds, so the index is opened first.
-        space = space_of(info.key)
-        if space is None:
+        known = space_of(info.key)
+        if known is None:
             encoder.start()
         try:
-            space = space or self.space_for(encoder, info)
+            space = known or self.space_for(encoder, info)
             index = self.store.use_model(ModelKey(key=info.key, dim=info.dim), space)
             self._choose(choice, info, "active")
         except BaseException:
             encoder.stop()
             raise
-        if not encoder.started:
+        if known is not None:
             encoder.start()
         return Live(choice, info, encoder, index, self.open_searcher(encoder, index))
 

@@ -58,6 +58,9 @@ SHOWN_TERMS = 12
 _NOT_TO_THE_LETTER = api.QueryProblem(
     start=0, end=0, message="no file has the words in quotation marks side by side; these are the nearest"
 )
+# A model that is ready but has not answered by then is not waited for any longer before words are shown.
+LATE_S = 1.0
+_NOTHING_UNRELATED = rank.Background({}, 0.0, 0.0, 1.0, 0.0, 1.0)
 # So often, at most, is the library sampled anew for what its languages' texts are like.
 SAMPLE_S = 20.0
 SAMPLE = 96
@@ -82,6 +85,11 @@ class _Found(NamedTuple):
     words: rank.Words
     asked: _Asked
 
+    def said(self, row: int) -> _Said:
+        """What a row was found by."""
+        here = np.flatnonzero(self.words.found[row]).tolist()
+        return _Said(self.asked, tuple(self.asked.terms[term] for term in here))
+
 
 class _Said(NamedTuple):
     """What a passage was found by: one of the texts of the query, and the terms of it that stand there."""
@@ -90,7 +98,104 @@ class _Said(NamedTuple):
     terms: tuple[QueryTerm, ...]
 
 
-class Searcher:
+class WordSearcher:
+    """Answers searches from the store by filters and words alone, as long as there is no model.
+
+    Args:
+        store: Open.
+        options: What evidence counts in ranking.
+    """
+
+    def __init__(self, store: Store, options: rank.Options = rank.DEFAULT) -> None:
+        self._store = store
+        self._options = options
+
+    async def answer(
+        self, request: api.Search, trouble: IndexerError | None = None
+    ) -> api.SearchResult | None:
+        """What filters and words find.
+
+        Args:
+            request: The query and its limits.
+            trouble: Why there is no model, when there will be none; the answer then is final and says so.
+
+        Returns:
+            A final answer where filters are all that was asked for, otherwise one with `by_words`; None where
+            words cannot help: in a search for what is similar to something indexed.
+        """
+        began = time.perf_counter()
+        query = await _aside(parse, request.query)
+        where = _narrowed(query.where, request.folders)
+        like = request.like
+        by_words = like is not None or bool(query.texts)
+        if like is not None and not like.text.strip():
+            return None
+        if by_words:
+            texts = query.texts if like is None else (like.text,)
+            hits = await asyncio.to_thread(self._by_words, texts, where, request)
+        else:
+            hits = await asyncio.to_thread(self._listed, where, request) if query.where else ()
+        problems = query.problems
+        if by_words and trouble is not None:
+            problems = (*problems, _only_words(trouble))
+        return api.SearchResult(
+            id=request.id,
+            hits=hits,
+            final=not by_words or trouble is not None,
+            took_ms=(time.perf_counter() - began) * 1e3,
+            problems=problems,
+            by_words=by_words,
+        )
+
+    def _by_words(
+        self, texts: Sequence[str], where: Condition | None, request: api.Search
+    ) -> tuple[api.Hit, ...]:
+        """The files that the words of any of these texts speak for most, best first."""
+        limit = min(max(request.limit, 1), MAX_HITS)
+        passages = min(max(request.passages, 1), MAX_PASSAGES)
+        allowed = self._store.allowed(where)
+        found = []
+        for text in texts:
+            lexical = self._store.lexical(_telling(query_terms(text)))
+            pool = self._store.pool_by_words(
+                rank.lexical_candidates(lexical, BY_WORDS, allowed),
+                rank.lexical_files(lexical, BY_NAME),
+                where,
+            )
+            words = rank.words(lexical, pool)
+            none = np.zeros(0, np.float32)
+            terms = tuple(match.term for match in lexical.matches)
+            asked = _Asked(text, none, none, {}, lexical, terms)
+            ranked = rank.rank(pool, _NOTHING_UNRELATED, words, {}, self._options)
+            found.append(_Found(pool, ranked, words, asked))
+        groups = _with_few_copies(_merged(found), limit)[:limit]
+        ids = [int(one.pool.chunks[row]) for one, rows, _ in groups for row in rows[:passages]]
+        chunks = self._store.chunks(ids)
+        hits = []
+        for one, rows, _ in groups:
+            said = {int(one.pool.chunks[row]): one.said(row) for row in rows[:passages]}
+            shown = tuple(
+                _passage_by_words(chunks[int(one.pool.chunks[row])], float(one.ranked.words[row]))
+                for row in rows[:passages]
+                if int(one.pool.chunks[row]) in chunks
+            )
+            if shown:
+                hit = msgspec.structs.replace(_as_hit(chunks[shown[0].chunk], 0.0, shown), weak=False)
+                hits.append(_worded(hit, said) if request.mark else hit)
+        return tuple(hits)
+
+    def _listed(self, where: Condition | None, request: api.Search) -> tuple[api.Hit, ...]:
+        """Files that fulfil a condition when nothing is sought, newest first."""
+        ids = self._store.listed(where, min(max(request.limit, 1), MAX_HITS))
+        chunks = self._store.chunks(ids)
+        return tuple(
+            _as_hit(chunks[i], 1.0, (_passage_by_words(chunks[i], 0.0, similarity=1.0),))
+            for i in ids
+            if i in chunks
+        )
+
+
+class Searcher(WordSearcher):
     """Answers searches from the store with the service's encoder.
 
     Args:
@@ -112,11 +217,10 @@ class Searcher:
         reranker: Callable[[bool | None], RerankThread | None] = lambda _: None,
         options: rank.Options = rank.DEFAULT,
     ) -> None:
-        self._store = store
+        super().__init__(store, options)
         self._encoder = encoder
         self._space = space
         self._reranker = reranker
-        self._options = options
         self._index = index or store.active
         self._folder = Folder(self._index, space)
         self._idle = threading.Condition()
@@ -129,32 +233,36 @@ class Searcher:
         with self._idle:
             return self._idle.wait_for(lambda: not self._under_way, timeout)
 
-    async def search(self, request: api.Search) -> AsyncIterator[api.SearchResult]:
+    async def search(
+        self, request: api.Search, *, words_given: bool = False
+    ) -> AsyncIterator[api.SearchResult]:
         """As `_search`, which does it; `wait_idle` counts it."""
         with self._idle:
             self._under_way += 1
         try:
-            async for result in self._search(request):
+            async for result in self._search(request, words_given=words_given):
                 yield result
         finally:
             with self._idle:
                 self._under_way -= 1
                 self._idle.notify_all()
 
-    async def _search(self, request: api.Search) -> AsyncIterator[api.SearchResult]:
+    async def _search(self, request: api.Search, *, words_given: bool) -> AsyncIterator[api.SearchResult]:
         """Answer a search: the hits at once, then with their sentences marked, then in a better order.
 
-        Cancelling the surrounding task stops the work at its next step.
+        While the model is being loaded, or is late, what the words find comes before that; where it cannot be
+        used, it is the answer. Cancelling the surrounding task stops the work at its next step.
 
         Args:
             request: The query and its limits.
+            words_given: Whether an answer by words was given already.
 
         Yields:
-            One to three results; the last is final.
+            One to four results; the last is final.
 
         Raises:
-            IndexerError: The model could not be loaded, or there is nothing of which similar things
-                could be sought.
+            IndexerError: There is nothing of which similar things could be sought, or the index of a model
+                that the request names cannot be used.
         """
         began = time.perf_counter()
         query = await _aside(parse, request.query)
@@ -164,7 +272,22 @@ class Searcher:
         if request.like is None and not query.texts:
             hits = await asyncio.to_thread(self._listed, where, request) if query.where else ()
         else:
-            asked = await self._ask(query, request)
+            asking = asyncio.create_task(self._ask(query, request))
+            try:
+                if not words_given and not request.model and await self._is_late(asking):
+                    by_words = await self.answer(request)
+                    if by_words is not None and not asking.done():
+                        yield by_words
+                asked = await asking
+            except IndexerError as error:
+                by_words = None if request.model else await self.answer(request, error)
+                if by_words is None:
+                    raise
+                yield by_words
+                return
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
             encoded = time.perf_counter()
             hits, said = await asyncio.to_thread(self._hits, asked, where, request)
             looser = _narrowed(without_phrases(query.where), request.folders)
@@ -199,6 +322,13 @@ class Searcher:
             yield later(better or hits, final=True, reranked=better is not None)
 
     # --- asking ------------------------------------------------------------------------------
+
+    async def _is_late(self, asking: asyncio.Task[list[_Asked]]) -> bool:
+        """Whether the model cannot be expected to answer soon."""
+        unloaded = self._encoder.status.state in {"loading", "resting"}
+        patience = 0.0 if unloaded else LATE_S
+        await asyncio.wait({asking}, timeout=patience)
+        return not asking.done()
 
     async def _ask(self, query: Query, request: api.Search) -> list[_Asked]:
         like = request.like
@@ -282,7 +412,7 @@ class Searcher:
             if files >= limit or 4 * near > MOST_NEAR or all(len(one.pool.chunks) < near for one in found):
                 break
             near *= 4
-        groups = self._merged(found)
+        groups = _merged(found)
         groups = [group for group in groups if int(group[0].pool.files[group[1][0]]) not in left_out]
         # Some more than asked for, since some fold into others.
         groups = _with_few_copies(groups, limit + limit // 2 + 4) if request.fold else groups[:limit]
@@ -296,9 +426,7 @@ class Searcher:
                 hits.append(self._hit(one, shown, score, chunks))
                 keys.append(int(one.pool.files[rows[0]]))
             for row in shown:
-                here = np.flatnonzero(one.words.found[row]).tolist()
-                terms = tuple(one.asked.terms[term] for term in here)
-                said[int(one.pool.chunks[row])] = _Said(one.asked, terms)
+                said[int(one.pool.chunks[row])] = one.said(row)
         if request.fold:
             hits = self._folder.fold(hits, keys)
         return tuple(hits[:limit]), said
@@ -330,48 +458,12 @@ class Searcher:
         spread = self._space.spread if self._space is not None else None
         return rank.background(asked.neutral, asked.plain, sample, reference, plain, spread)
 
-    def _merged(self, found: Sequence[_Found]) -> list[tuple[_Found, list[int], float]]:
-        """Files with their rows, best first; of a file found by several texts, the best of them."""
-        best: dict[int, tuple[_Found, list[int], float]] = {}
-        for one in found:
-            for rows, score in zip(one.ranked.order, one.ranked.file_scores, strict=True):
-                file = int(one.pool.files[rows[0]])
-                level = score + one.ranked.level
-                if file not in best or level > best[file][2]:
-                    best[file] = (one, rows, level)
-        return sorted(best.values(), key=lambda entry: -entry[2])
-
     def _left_out(self, like: api.Like | None) -> dict[int, str]:
         """Ids and paths: the file itself is not similar to itself, nor are its copies."""
         if like is None or like.text.strip():
             return {}
         path = api.local_path(like.path)
         return self._store.same_files(path=path) if path else self._store.same_files(chunk=like.chunk)
-
-    def _listed(self, where: Condition | None, request: api.Search) -> tuple[api.Hit, ...]:
-        """Files that fulfil a condition when nothing is sought, newest first."""
-        ids = self._store.listed(where, min(max(request.limit, 1), MAX_HITS))
-        chunks = self._store.chunks(ids)
-        why = api.Why(cosine=0.0, meaning=0.0)
-        return tuple(
-            _as_hit(
-                chunks[i],
-                1.0,
-                (
-                    api.Passage(
-                        chunk=i,
-                        text=chunks[i].text,
-                        start=chunks[i].start,
-                        locator=chunks[i].locator,
-                        lang=chunks[i].lang,
-                        similarity=1.0,
-                        why=why,
-                    ),
-                ),
-            )
-            for i in ids
-            if i in chunks
-        )
 
     # --- showing -----------------------------------------------------------------------------
 
@@ -463,6 +555,23 @@ def _narrowed(where: Condition | None, folders: Sequence[str]) -> Condition | No
     return inside if where is None else All((where, inside))
 
 
+def _only_words(trouble: IndexerError) -> api.QueryProblem:
+    message = f"only words were compared, because there is no language model. {trouble}"
+    return api.QueryProblem(start=0, end=0, message=message)
+
+
+def _merged(found: Sequence[_Found]) -> list[tuple[_Found, list[int], float]]:
+    """Files with their rows, best first; of a file found by several texts, the best of them."""
+    best: dict[int, tuple[_Found, list[int], float]] = {}
+    for one in found:
+        for rows, score in zip(one.ranked.order, one.ranked.file_scores, strict=True):
+            file = int(one.pool.files[rows[0]])
+            level = score + one.ranked.level
+            if file not in best or level > best[file][2]:
+                best[file] = (one, rows, level)
+    return sorted(best.values(), key=lambda entry: -entry[2])
+
+
 def _with_few_copies(
     groups: Sequence[tuple[_Found, list[int], float]], most: int
 ) -> list[tuple[_Found, list[int], float]]:
@@ -549,6 +658,19 @@ def _spans(text: str, terms: Sequence[QueryTerm]) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
+
+
+def _passage_by_words(chunk: StoredChunk, words: float, similarity: float = 0.0) -> api.Passage:
+    """A passage of which no vector was looked at."""
+    return api.Passage(
+        chunk=chunk.chunk,
+        text=chunk.text,
+        start=chunk.start,
+        locator=chunk.locator,
+        lang=chunk.lang,
+        similarity=similarity,
+        why=api.Why(cosine=0.0, meaning=0.0, words=round(words, 3)),
+    )
 
 
 def _as_hit(best: StoredChunk, similarity: float, passages: tuple[api.Passage, ...]) -> api.Hit:

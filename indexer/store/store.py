@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from indexer import api
 from indexer.analysis import QueryTerm
+from indexer.document import Chunk
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.query import Condition, Facts
@@ -32,12 +33,13 @@ from indexer.store.types import (
     FileState,
     FileUpdate,
     ModelKey,
+    Pool,
     Role,
     RootState,
     StoredChunk,
     StoredModel,
 )
-from indexer.store.vectors import VectorIndex
+from indexer.store.vectors import COPIES, COPIES_FILTERED, POOL_LIMIT, VectorIndex, tabled
 
 log = logging.getLogger(__name__)
 
@@ -307,10 +309,48 @@ class Store:
             IndexerError: The disk is full or failing.
         """
         with self._catalog.quiet():
-            active = self._catalog.active
-            if model and active is not None and active.model.key != model:
-                raise ModelChangedError("The model was changed", "The texts are embedded again.")
+            self._check_model(model)
             self._catalog.replace(updates, vectors)
+
+    def has_size(self, size: int) -> bool:
+        """Whether some indexed file has this size, without which none can have the same content."""
+        return self._catalog.has_size(size)
+
+    def put_ahead(
+        self, chunks: Sequence[Chunk], vectors: Mapping[bytes, Vector], *, model: str = ""
+    ) -> None:
+        """Store texts of a file before the file itself, for a day: a large one then need not begin again.
+
+        Args:
+            chunks: Some of the file's.
+            vectors: As for `replace`.
+            model: As for `replace`.
+
+        Raises:
+            ModelChangedError: Another model is active by now.
+            ValueError: A vector is missing, zero, not finite or of the wrong length.
+            IndexerError: The disk is full or failing.
+        """
+        with self._catalog.quiet():
+            self._check_model(model)
+            self._catalog.put_ahead(chunks, vectors)
+
+    def _check_model(self, model: str) -> None:
+        active = self._catalog.active
+        if model and active is not None and active.model.key != model:
+            raise ModelChangedError("The model was changed", "The texts are embedded again.")
+
+    def adopt_all(self, files: Sequence[tuple[str, str, int, int, bytes]]) -> list[bool]:
+        """As `adopt`, of many (path, root, size, mtime_ns, content) in one transaction."""
+        return self._catalog.adopt_all(files)
+
+    def touch_all(self, files: Sequence[tuple[str, int, int]]) -> None:
+        """As `touch`, of many (path, size, mtime_ns) in one transaction."""
+        self._catalog.touch_all(files)
+
+    def fail_all(self, files: Sequence[tuple[str, str, int, int, FileError]]) -> None:
+        """As `fail`, of many (path, root, size, mtime_ns, error) in one transaction."""
+        self._catalog.fail_all(files)
 
     def adopt(self, path: str, root: str, size: int, mtime_ns: int, content: bytes) -> bool:
         """Index a file as a copy of one with the same content key and the same suffix.
@@ -408,6 +448,28 @@ class Store:
             facts = self._filters.facts(db, version)
         self._facts = version, now, facts
         return facts
+
+    def pool_by_words(
+        self, texts: npt.NDArray[np.int64], files: npt.NDArray[np.int64], where: Condition | None = None
+    ) -> Pool:
+        """Candidates of which no vector is looked at, so that no model is needed; their cosines are 0.
+
+        Args:
+            texts: Texts whose chunks are wanted.
+            files: Files of which the first chunks are wanted.
+            where: Only chunks that fulfil this.
+        """
+        version = self._catalog.version
+        with self._catalog.read() as db:
+            kept = None if where is None else self._filters.select(db, version, where)
+            each = COPIES if kept is None else COPIES_FILTERED
+            rows = self._catalog.rows_of(db, texts, files, each, POOL_LIMIT)
+        table, names = tabled(rows)
+        if kept is not None:
+            table = table[np.isin(table[:, 0], kept.among(table[:, 0], kept.chunks))]
+        nothing = np.zeros(len(table), np.float32)
+        chunks, owned, owners, counted, langs = np.ascontiguousarray(table.T)
+        return Pool(chunks, owned, owners, counted, langs, names, nothing, nothing)
 
     def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Those of the chunks that (still) exist, by id."""

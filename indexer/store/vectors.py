@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +30,24 @@ _ASKING_US = 1500.0
 _CANDIDATE_US = 6.0
 _EXACT_WHILE_WRITING = 100_000
 _PENDING_LIMIT = 4_000
-_POOL_LIMIT = 20_000
+POOL_LIMIT = 20_000
 # Chunks that are looked at of one text: a licence may be in thousands of files, and leaves room for others.
-_COPIES = 50
-_COPIES_FILTERED = 2_000  # the condition leaves only some of them
+COPIES = 50
+COPIES_FILTERED = 2_000  # the condition leaves only some of them
 _FILE_SAMPLE = 48
 
 
 def _as_given(vectors: Vector) -> Vector:
     return vectors
+
+
+def tabled(rows: Sequence[Any]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Rows of `Catalog.rows_of`, each chunk once: int64 (n, 5), the languages as numbers, and their codes."""
+    numbers: dict[str, int] = {}
+    table = np.array([(*row[:4], numbers.setdefault(row[4], len(numbers))) for row in rows], np.int64)
+    table = table.reshape(-1, 5)
+    _, first = np.unique(table[:, 0], return_index=True)
+    return table[first], tuple(numbers)
 
 
 def _empty_pool() -> Pool:
@@ -217,14 +226,9 @@ class VectorIndex:
             if near is None or len(near) < k:
                 near = view.best(vector, k, None if kept is None else kept.texts)
             wanted = np.union1d(near, none if texts is None else view.wanted(texts))
-            each = _COPIES if kept is None else _COPIES_FILTERED
-            rows = self._catalog.rows_of(db, wanted, none if files is None else files, each, _POOL_LIMIT)
-            numbers: dict[str, int] = {}
-            table = np.array(
-                [(*row[:4], numbers.setdefault(row[4], len(numbers))) for row in rows], np.int64
-            ).reshape(-1, 5)
-            _, first = np.unique(table[:, 0], return_index=True)
-            table = table[first]
+            each = COPIES if kept is None else COPIES_FILTERED
+            rows = self._catalog.rows_of(db, wanted, none if files is None else files, each, POOL_LIMIT)
+            table, names = tabled(rows)
             table = table[np.isin(table[:, 1], view.wanted(table[:, 1]))]
             if kept is not None:
                 table = table[np.isin(table[:, 0], kept.among(table[:, 0], kept.chunks))]
@@ -232,7 +236,7 @@ class VectorIndex:
             neutral = view.cosines(vector, ids)[which]
             unchanged = self._ledger.plain_vectors(db, ids) @ plain
         chunks, owned, owners, counted, langs = np.ascontiguousarray(table.T)
-        return Pool(chunks, owned, owners, counted, langs, tuple(numbers), neutral, unchanged[which])
+        return Pool(chunks, owned, owners, counted, langs, names, neutral, unchanged[which])
 
     def plain(self, *, path: str = "", chunk: int = 0) -> Vector:
         """Vectors of an indexed file's chunks, or of one chunk, as the encoder gave them.
