@@ -50,6 +50,12 @@ Vector = npt.NDArray[np.float32]
 CATALOG_FILE = "catalog.sqlite"
 LOCK_FILE = "store.lock"
 KEEP_UNUSED_S = 3600.0
+# A large file takes hours on a slow machine; after a kill its first texts must still be there.
+KEEP_AHEAD_S = 86400.0
+_PUT_CHUNK = (
+    "INSERT INTO chunks(file, text_id, slot, start, end, lang, locator, context, text)"
+    " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _PAGE = 1000
 _KNOWN_PAGE = 5000
 _FIRST_CHUNKS = 8
@@ -800,6 +806,15 @@ class Catalog:
             query = "SELECT 1 FROM files WHERE content = ? AND status = 'indexed' LIMIT 1"
             return bool(db.ask(query, (content,)))
 
+    def has_size(self, size: int) -> bool:
+        """Whether some indexed file has this size, without which none can have the same content."""
+        query = (
+            "SELECT 1 FROM roots JOIN files ON files.root = roots.id"
+            " WHERE status = 'indexed' AND size = ? LIMIT 1"
+        )
+        with self.read() as db:
+            return bool(db.ask(query, (size,)))
+
     def problems(
         self, *, kind: Literal["failed", "skipped"] | None, limit: int, offset: int
     ) -> tuple[list[api.Problem], int]:
@@ -890,6 +905,9 @@ class Catalog:
                     moved.append((*facts, _clean(chunk.text), number))
             else:
                 fresh.append((file, text_id, *facts, _clean(chunk.text)))
+                if len(fresh) == _PAGE:  # a book's texts are not all held at once
+                    db.executemany(_PUT_CHUNK, fresh)
+                    fresh.clear()
         gone = [(text_id, row[0]) for (text_id, _), rows in old.items() for row in rows]
         db.executemany("INSERT OR IGNORE INTO touched VALUES(?)", ((text_id,) for text_id, _ in gone))
         db.executemany("DELETE FROM chunks WHERE id = ?", ((number,) for _, number in gone))
@@ -898,76 +916,102 @@ class Catalog:
             " WHERE id = ?",
             moved,
         )
-        db.executemany(
-            "INSERT INTO chunks(file, text_id, slot, start, end, lang, locator, context, text)"
-            " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            fresh,
-        )
+        db.executemany(_PUT_CHUNK, fresh)
+
+    def put_ahead(self, chunks: Sequence[Chunk], vectors: Mapping[bytes, Vector]) -> None:
+        """Store texts, their words and vectors before their file; out of use, but kept for a day.
+
+        Raises:
+            ValueError: A vector is missing, zero, not finite or of the wrong length.
+        """
+        until = time.time() + KEEP_AHEAD_S
+        with self.write() as (db, _):
+            texts = {self._text(db, chunk, vectors) for chunk in chunks}
+            db.executemany(
+                "UPDATE texts SET unused_since = ? WHERE id = ? AND unused_since IS NOT NULL",
+                ((until, text_id) for text_id in texts),
+            )
 
     def adopt(self, path: str, root: str, size: int, mtime_ns: int, content: bytes) -> bool:
-        """Make `path` a copy of an indexed file with the same content and the same suffix.
+        """As `adopt_all`, of one file."""
+        return self.adopt_all([(path, root, size, mtime_ns, content)])[0]
 
-        The suffix has to be the same because it decides how a file is read and cut.
+    def adopt_all(self, files: Sequence[tuple[str, str, int, int, bytes]]) -> list[bool]:
+        """Make each (path, root, size, mtime_ns, content) a copy of an indexed file of that content.
+
+        The suffix has to be the same too, because it decides how a file is read and cut.
         """
-        if not content:
-            return False
-        target = os.fsencode(path)
-        suffix = Path(path).suffix.lower()
         with self.write() as (db, _):
-            root_id = self._root(db, root)
-            if root_id is None:
-                return False
-            rows = db.ask(
-                "SELECT id, path, media, code_language, title, chunks FROM files"
-                " WHERE content = ? AND status = 'indexed' ORDER BY path != ? LIMIT 100",
-                (content, target),
+            return [self._adopt(db, *file) for file in files]
+
+    def _adopt(self, db: Database, path: str, root: str, size: int, mtime_ns: int, content: bytes) -> bool:
+        root_id = self._root(db, root)
+        if root_id is None or not content:
+            return False
+        suffix = Path(path).suffix.lower()
+        rows = db.ask(
+            "SELECT id, path, media, code_language, title, chunks FROM files"
+            " WHERE content = ? AND status = 'indexed' ORDER BY path != ? LIMIT 100",
+            (content, os.fsencode(path)),
+        )
+        for source, known, *facts in rows:
+            if Path(os.fsdecode(known)).suffix.lower() != suffix:
+                continue
+            texts = db.ask("SELECT DISTINCT text_id FROM chunks WHERE file = ?", (source,))
+            if self.active is not None and not all(self.active.has(db, row[0]) for row in texts):
+                continue
+            media, code_language, title, number = facts
+            file = self._put_file(
+                db,
+                path,
+                (root_id, size, mtime_ns, content, "indexed"),
+                (media, code_language, title, number),
             )
-            for source, known, *facts in rows:
-                if Path(os.fsdecode(known)).suffix.lower() != suffix:
-                    continue
-                texts = db.ask("SELECT DISTINCT text_id FROM chunks WHERE file = ?", (source,))
-                if self.active is not None and not all(self.active.has(db, row[0]) for row in texts):
-                    continue
-                media, code_language, title, number = facts
-                file = self._put_file(
-                    db,
-                    path,
-                    (root_id, size, mtime_ns, content, "indexed"),
-                    (media, code_language, title, number),
-                )
-                if file == source:
-                    return True
-                self._drop_chunks(db, file)
-                db.execute(
-                    "INSERT INTO chunks(file, slot, text_id, start, end, lang, locator, context, text)"
-                    " SELECT ?, slot, text_id, start, end, lang, locator, context, text FROM chunks"
-                    " WHERE file = ? ORDER BY slot",
-                    (file, source),
-                )
-                db.executemany("INSERT OR IGNORE INTO touched VALUES(?)", texts)
+            if file == source:
                 return True
+            self._drop_chunks(db, file)
+            db.execute(
+                "INSERT INTO chunks(file, slot, text_id, start, end, lang, locator, context, text)"
+                " SELECT ?, slot, text_id, start, end, lang, locator, context, text FROM chunks"
+                " WHERE file = ? ORDER BY slot",
+                (file, source),
+            )
+            db.executemany("INSERT OR IGNORE INTO touched VALUES(?)", texts)
+            return True
         return False
 
     def touch(self, path: str, size: int, mtime_ns: int) -> None:
-        """The same content with a new size (of a failed file) or time."""
+        """As `touch_all`, of one file."""
+        self.touch_all([(path, size, mtime_ns)])
+
+    def touch_all(self, files: Sequence[tuple[str, int, int]]) -> None:
+        """Each (path, size, mtime_ns) has the same content with a new size (of a failed file) or time."""
         with self.write() as (db, _):
-            db.execute(
-                "UPDATE files SET size = ?, mtime_ns = ? WHERE path = ?", (size, mtime_ns, os.fsencode(path))
+            db.executemany(
+                "UPDATE files SET size = ?, mtime_ns = ? WHERE path = ?",
+                ((size, mtime_ns, os.fsencode(path)) for path, size, mtime_ns in files),
             )
 
     def fail(self, path: str, root: str, size: int, mtime_ns: int, error: FileError) -> None:
-        """Keep a file as a problem; what was indexed of it is removed."""
+        """As `fail_all`, of one file."""
+        self.fail_all([(path, root, size, mtime_ns, error)])
+
+    def fail_all(self, files: Sequence[tuple[str, str, int, int, FileError]]) -> None:
+        """Keep each (path, root, size, mtime_ns, error) as a problem; what was indexed of it is removed."""
         with self.write() as (db, _):
-            root_id = self._root(db, root)
-            if root_id is None:
-                log.info("dropped a problem of a folder that is no longer in the library")
-                return
-            file = self._put_file(db, path, (root_id, size, mtime_ns, b"", error.kind), (None, None, "", 0))
-            self._drop_chunks(db, file)
-            db.execute(
-                "INSERT INTO problems VALUES(?, ?, ?, ?, ?)",
-                (file, error.kind, _clean(error.title), _clean(error.message), time.time()),
-            )
+            for path, root, size, mtime_ns, error in files:
+                root_id = self._root(db, root)
+                if root_id is None:
+                    log.info("dropped a problem of a folder that is no longer in the library")
+                    continue
+                file = self._put_file(
+                    db, path, (root_id, size, mtime_ns, b"", error.kind), (None, None, "", 0)
+                )
+                self._drop_chunks(db, file)
+                db.execute(
+                    "INSERT INTO problems VALUES(?, ?, ?, ?, ?)",
+                    (file, error.kind, _clean(error.title), _clean(error.message), time.time()),
+                )
 
     @staticmethod
     def _drop_chunks(db: Database, file: int) -> None:

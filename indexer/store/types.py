@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -68,7 +69,7 @@ class FileUpdate(msgspec.Struct, frozen=True):
     media: Media
     code_language: str | None
     title: str
-    chunks: tuple[Chunk, ...]
+    chunks: Sequence[Chunk]
 
 
 class Candidate(NamedTuple):
