@@ -537,12 +537,15 @@ class Models:
             return live.searcher
         with self._lock:
             side = next((side for side in self._sides.values() if side.is_called(reference)), None)
-        if side is None:
-            raise IndexerError(
-                "No index of that model",
-                f"{reference} is neither used nor kept. Build it with `dragoman models use --keep`.",
-            )
-        return side.searcher()
+        if side is not None:
+            return side.searcher()
+        for model in self.store.models():
+            if model.role and _names(model.reference, model.name, model.key, reference):
+                raise IndexerError(f"{model.name} is still being prepared", "Search again shortly.")
+        raise IndexerError(
+            "No index of that model",
+            f"{reference} is neither used nor kept. Build it with `dragoman models use --keep`.",
+        )
 
     @property
     def switch(self) -> api.SwitchStatus | None:

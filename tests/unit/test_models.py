@@ -26,7 +26,7 @@ from indexer.store import FileUpdate, Store, VectorIndex
 
 ROOT = "/library"
 BUNDLED = "multilingual-e5-small"
-DIMS = {"": 48, "org/large": 96, "org/other": 24}
+DIMS = {"": 48, "org/large": 96, "org/other": 24, "far/large": 96}
 
 
 def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -84,6 +84,8 @@ class Home:
         self.folder = folder
         self.minds = {reference: Mind(reference) for reference in DIMS}
         self.missing: set[str] = set()
+        self.infos: dict[str, EncoderInfo] = {}
+        self.loading: Callable[[Settings], object] = lambda settings: None
         self.settings = Settings()
         self.switched: list[str] = []
 
@@ -114,9 +116,10 @@ class Home:
     def info_of(self, settings: Settings, choice: ModelChoice = ModelChoice()) -> EncoderInfo:  # noqa: B008
         if choice.reference in self.missing or choice.reference not in DIMS:
             raise FatalError("There is no such model here", choice.reference)
-        return info(choice.reference)
+        return self.infos.get(choice.reference) or info(choice.reference)
 
     def load(self, settings: Settings, choice: ModelChoice = ModelChoice()) -> Encoder:  # noqa: B008
+        self.loading(settings)
         return self.minds[choice.reference]
 
     def put(self, *texts: str) -> None:
@@ -396,3 +399,196 @@ def test_filling_the_active_index_ends_when_another_model_takes_over(home: Home)
     wait(lambda: home.keys == {f"{BUNDLED}-1": "active"})
     assert not [t for t in threading.enumerate() if t.name == "build-large-1"]
     assert home.ask(TEXTS[9])[0] == TEXTS[9]
+
+
+class Gate:
+    """Stands in for the space of a model, which takes minutes to be computed the first time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        monkeypatch.setattr(Models, "space_for", staticmethod(self._pass))
+
+    def _pass(self, encoder: EncoderThread, info: EncoderInfo) -> None:
+        self.entered.set()
+        assert self.open.wait(30)
+
+
+def elsewhere(work: Callable[[], object], seconds: float = 10.0) -> object:
+    """What comes of work in a thread, or the error that it raised; it must not take long."""
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001  it is looked at by the caller
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert outcome, "it waits"
+    return outcome[0]
+
+
+def test_a_search_with_a_model_that_is_being_prepared_is_answered_at_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    try:
+        home.models.use("org/large")
+        assert gate.entered.wait(20)
+        error = elsewhere(lambda: home.models.searcher("org/large"))
+        assert isinstance(error, IndexerError)
+        assert error.title == "large is still being prepared"
+        assert error.message.startswith("0 of 150 texts have their vector.")
+        assert home.models.switch is not None
+        assert home.ask(TEXTS[7])[0] == TEXTS[7], "the active one serves"
+    finally:
+        gate.open.set()
+    wait(lambda: home.switched == ["org/large"])
+
+
+def test_a_kept_model_that_was_unloaded_is_loaded_for_a_search(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.models.use("org/large", keep=True)
+    wait(lambda: home.keys == {"large-1": "active", f"{BUNDLED}-1": "kept"})
+    wait(lambda: f"{BUNDLED}-1" in home.models._sides)
+    assert home.ask(TEXTS[3], BUNDLED)[0] == TEXTS[3]
+    side = home.models._sides[f"{BUNDLED}-1"]
+    first = side._encoder
+    assert first is not None
+    monkeypatch.setattr("indexer.models.UNLOAD_S", 0.0)
+    wait(lambda: side._encoder is None)
+    wait(lambda: not first._thread.is_alive())
+    monkeypatch.setattr("indexer.models.UNLOAD_S", 600.0)
+    assert home.ask(TEXTS[5], BUNDLED)[0] == TEXTS[5]
+
+
+def test_what_is_built_is_built_with_the_settings_of_now(home: Home) -> None:
+    large = home.minds["org/large"]
+    large.gate.clear()
+    seen: list[str] = []
+    home.loading = lambda settings: seen.append(settings.precision)
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    old = home.models._sides["large-1"]._encoder
+    assert old is not None
+    home.change(precision="bfloat16")
+    wait(lambda: seen.count("bfloat16") == 2)  # the active one, too
+    large.gate.set()
+    wait(lambda: home.switched == ["", "org/large"])
+    assert home.models.live.encoder is not old
+    wait(lambda: not old._thread.is_alive())
+    assert seen[0] == "auto"
+
+
+def test_settings_that_do_not_concern_a_model_leave_it_loaded(home: Home) -> None:
+    live = home.models.live
+    home.change(max_file_mb=7)
+    assert home.models.live is live
+    home.change(precision="float16")
+    assert home.models.live is not live
+
+
+def _built_and_gone(home: Home) -> None:
+    """Begin to build, end the program, and start it without the model that is built."""
+    home.minds["org/large"].gate.clear()
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    home.__exit__()
+    home.missing.add("org/large")
+    home.__enter__()
+    home.models.open()
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "waiting")
+
+
+def test_a_model_that_is_built_and_gone_is_shown_and_can_be_cancelled(home: Home) -> None:
+    _built_and_gone(home)
+    switch = home.models.switch
+    assert switch is not None
+    assert switch.reference == "org/large"
+    assert "no such model" in switch.message
+    error = elsewhere(lambda: home.models.searcher("org/large"))
+    assert isinstance(error, IndexerError)
+    assert "no such model" in error.message
+    home.models.cancel()
+    wait(lambda: home.keys == {f"{BUNDLED}-1": "active"})
+
+
+def test_a_model_that_is_built_goes_on_when_it_is_back(home: Home) -> None:
+    _built_and_gone(home)
+    home.missing.clear()
+    wait(lambda: home.switched == ["org/large"])
+    assert home.ask(TEXTS[9])[0] == TEXTS[9]
+
+
+def test_a_model_that_changed_while_it_was_built_waits_until_it_is_chosen_again(home: Home) -> None:
+    _built_and_gone(home)
+    home.missing.clear()
+    home.minds["org/large"].info = home.infos["org/large"] = msgspec.structs.replace(
+        info("org/large"), key="large-2"
+    )
+    wait(lambda: home.models.switch is not None and "changed since" in home.models.switch.message)
+    home.models.use("org/large")
+    wait(lambda: home.switched == ["org/large"])
+    wait(lambda: home.keys == {"large-2": "active"})
+
+
+def test_a_choice_in_need_ends_what_was_being_built(home: Home) -> None:
+    home.models.use("org/other")
+    wait(lambda: home.switched == ["org/other"])
+    home.minds["org/large"].gate.clear()
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    home.__exit__()
+    home.missing.add("org/other")
+    home.__enter__()
+    with pytest.raises(FatalError, match=r"choose it where it is now.* dragoman models use"):
+        home.models.open()
+    home.models.use(BUNDLED)
+    home.models.open()
+    wait(lambda: home.keys == {f"{BUNDLED}-1": "active"})
+
+
+def test_what_was_being_built_can_be_cancelled_when_nothing_could_be_started(home: Home) -> None:
+    home.models.use("org/other")
+    wait(lambda: home.switched == ["org/other"])
+    home.minds["org/large"].gate.clear()
+    home.models.use("org/large")
+    wait(lambda: home.models.switch is not None and home.models.switch.state == "building")
+    home.__exit__()
+    home.missing.add("org/other")
+    home.__enter__()
+    home.models.cancel("org/large")
+    wait(lambda: "large-1" not in home.keys)
+
+
+def test_the_same_model_at_another_place_is_remembered_there(home: Home) -> None:
+    home.models.use("org/large")
+    wait(lambda: home.switched == ["org/large"])
+    home.models.use("far/large")
+    assert home.models.live.choice.reference == "far/large"
+    home.__exit__()
+    home.missing.add("org/large")
+    home.__enter__()
+    assert home.models.open().choice.reference == "far/large"
+    assert home.models.states()["far/large"][0] == "active"
+
+
+def test_a_kept_model_that_is_gone_is_told_when_it_is_needed(home: Home) -> None:
+    home.models.use("org/large", keep=True)
+    wait(lambda: home.keys == {"large-1": "active", f"{BUNDLED}-1": "kept"})
+    home.models.use(BUNDLED, keep=True)
+    wait(lambda: home.keys == {"large-1": "kept", f"{BUNDLED}-1": "active"})
+    home.__exit__()
+    home.missing.add("org/large")
+    home.__enter__()
+    home.models.open()
+    assert home.models.notices() == []
+    home.put("a late one")
+    wait(lambda: home.models.notices() != [])
+    assert home.models.role_of("org/large") == "kept"
+    assert "large" in home.models.notices()[0].title
+    home.models.cancel("org/large")
+    assert home.models.notices() == []
