@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from indexer.settings import Settings
+from indexer.settings import EmbeddingServer, Settings
 
 PROTOCOL_VERSION = 4
 MAX_REQUEST_BYTES = 1 << 20
@@ -518,11 +518,16 @@ class InstallModel(_Message, frozen=True, kw_only=True):
 
 
 class PlanModel(_Message, frozen=True, kw_only=True):
-    """Ask for `Plan`: what building the index of an installed model costs."""
+    """Ask for `Plan`: what building the index of an installed model costs. A server is asked for a vector.
+
+    Attributes:
+        server: Ask this one instead of that of its name in the settings, to try it before it is stored.
+    """
 
     id: int
     reference: str
     dimensions: int = 0
+    server: EmbeddingServer | None = None
 
 
 class UseModel(_Message, frozen=True, kw_only=True):
@@ -682,7 +687,8 @@ class Status(_Message, frozen=True, kw_only=True):
     """What the service is doing.
 
     Attributes:
-        state: ``scanning`` a folder, ``indexing`` files, ``watching`` with nothing to do.
+        state: ``scanning`` a folder, ``indexing`` files, ``watching`` with nothing to do; ``failed`` when it
+            could not be started, which a notice explains.
         files: Files in the index.
         waiting: Files that are known to need work.
         done: Files finished since the present run of work began; progress is done / (done + waiting).
@@ -697,7 +703,7 @@ class Status(_Message, frozen=True, kw_only=True):
     """
 
     id: int
-    state: Literal["starting", "scanning", "indexing", "watching", "paused", "stopping"]
+    state: Literal["starting", "failed", "scanning", "indexing", "watching", "paused", "stopping"]
     files: int
     chunks: int
     waiting: int
@@ -795,6 +801,8 @@ class Plan(_Message, frozen=True, kw_only=True):
         disk_bytes: What its vectors will take, with Chroma's copy.
         free_bytes: What is free on the disk of the data folder.
         seconds: Estimate, None when the model was never measured here.
+        anew: Whether the model has an index here, used, built or kept, that is of other vectors than it gives
+            now: it cannot be used on until the model is chosen again.
     """
 
     id: int
@@ -802,6 +810,7 @@ class Plan(_Message, frozen=True, kw_only=True):
     disk_bytes: int
     free_bytes: int
     seconds: float | None
+    anew: bool = False
 
 
 class Verified(_Message, frozen=True, kw_only=True):

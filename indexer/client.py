@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 from indexer import api
 from indexer.errors import FatalError, IndexerError
-from indexer.settings import Settings, private_folder
+from indexer.settings import EmbeddingServer, Settings, private_folder
 
 ENDPOINT_FILE = "service.json"
 # One that ends takes a moment to let go of the library after it stopped listening.
@@ -341,9 +341,11 @@ class IndexerClient:
             if isinstance(message, api.Failed | api.Done) and message.id == target:
                 return
 
-    def plan_model(self, reference: str, dimensions: int = 0) -> api.Plan:
-        """What building the index of an installed model costs."""
-        request = api.PlanModel(id=next(self._ids), reference=reference, dimensions=dimensions)
+    def plan_model(
+        self, reference: str, dimensions: int = 0, *, server: EmbeddingServer | None = None
+    ) -> api.Plan:
+        """What building the index of an installed model costs; `server` to try one that is not stored."""
+        request = api.PlanModel(id=next(self._ids), reference=reference, dimensions=dimensions, server=server)
         return self._ask(request, api.Plan)
 
     def use_model(self, reference: str, dimensions: int = 0, *, keep: bool = False) -> None:

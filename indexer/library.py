@@ -152,16 +152,24 @@ class Library:
             raise self._failure
         return self.models.live
 
-    def plan_model(self, reference: str, dimensions: int) -> api.Plan:
-        """What building the index of a model costs; the request's id is left 0.
+    def plan_model(self, request: api.PlanModel) -> api.Plan:
+        """What building the index of a model costs.
 
         Raises:
-            IndexerError: There is no such model here.
+            IndexerError: There is no such model here, or the server does not answer.
         """
-        measured = last_measured(reference)
-        return self.models.plan(
-            reference, dimensions, None if measured is None else 1 / measured.tokens_per_s
+        measured = last_measured(request.reference)
+        settings, tried = self.settings, request.server
+        if tried is not None:
+            others = (server for server in settings.servers if server.name != tried.name)
+            settings = msgspec.structs.replace(settings, servers=(*others, tried))
+        plan = self.models.plan(
+            request.reference,
+            request.dimensions,
+            None if measured is None else 1 / measured.tokens_per_s,
+            settings=settings,
         )
+        return msgspec.structs.replace(plan, id=request.id)
 
     def list_models(self) -> tuple[api.Model, ...]:
         """Every model that can be chosen or downloaded."""

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 
 from indexer import api
@@ -274,7 +275,9 @@ class Models:
         info = info_of(now, choice)
         if choice.reference.startswith("server:"):
             self._planned = (time.monotonic(), (choice, now.servers), info)
-        return self._cost(info, seconds_a_token)
+        had = {m.key for m in self.store.models() if m.role and m.reference == choice.reference}
+        anew = bool(had) and info.key not in had
+        return msgspec.structs.replace(self._cost(info, seconds_a_token), anew=anew)
 
     def _cost(self, info: EncoderInfo, seconds_a_token: float | None) -> api.Plan:
         _, texts, _ = self.store.model_counts(info.key)

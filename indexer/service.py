@@ -238,9 +238,8 @@ class _Connection:
                 await self._do(i, lambda: library.remove_model(reference))
             case api.VerifyModel():
                 await self.send(await run(library.verify_model, request))
-            case api.PlanModel(id=i, reference=reference, dimensions=dimensions):
-                plan = await run(library.plan_model, reference, dimensions)
-                await self.send(msgspec.structs.replace(plan, id=i))
+            case api.PlanModel():
+                await self.send(await run(library.plan_model, request))
             case api.UseModel(id=i, reference=reference, dimensions=dimensions, keep=keep):
                 await self._do(i, lambda: library.use_model(reference, dimensions, keep=keep))
             case api.CancelSwitch(id=i, reference=reference):

@@ -90,22 +90,17 @@ _TOO_MUCH = re.compile(
 def server_info(server: EmbeddingServer, choice: ModelChoice, settings: Settings) -> EncoderInfo:
     """What is behind a server's URL now; a short text is embedded to find out.
 
-    When the server is away and was asked before, it is what was found then, so that a library can be opened.
     The key stays the same as long as the server, under its name, gives the same vectors for the same text;
     when they change, so does the key.
 
     Raises:
         FatalError: The server is not described well, such as plain http to another machine.
-        IndexerError: It does not answer as an embedding server should, or was never reached.
+        IndexerError: It does not answer, or not as an embedding server should.
     """
     memory = _Memory(server, choice)
     line = _Line(server, choice)
     try:
         memory.see(line.run(line.look()))
-    except _AwayError:
-        if memory.last is None:
-            raise
-        _log.info("The embedding server %s is away; its model is taken to be what it was", server.name)
     finally:
         line.close()
     return memory.info(settings)
