@@ -1,8 +1,8 @@
 """Keeps an engine in step with the catalog, from its outbox, and says when it can be searched.
 
 Whatever is wrong with what the engine holds (damaged, gone, grown by churn, of another model), the answer
-is the same: a new generation is filled beside it from the vectors in the catalog, while exact search
-serves, and takes over in one transaction.
+is the same: a new generation is filled beside it from the vectors in the catalog and takes over in one
+transaction. Meanwhile the old one serves and is kept up to date, where it is sound, else exact search.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -23,9 +25,16 @@ from indexer.store.ledger import Index, Ledger, Vector
 
 log = logging.getLogger(__name__)
 
-BATCH_ACTIVE = 100  # while somebody searches, so that a query waits for little
-BATCH_IDLE = 500
+BATCH_IDLE = 2000
+# While somebody searches a batch takes about so long, so that a query waits for little.
+_BATCH_ACTIVE_S = 0.03
+_LEAST, _MOST_ACTIVE = 20, 100
 _ACTIVE_S = 10.0
+# Behind a search nothing is written for so long, unless more than so much waits: what waits is compared
+# exactly, which costs a search less than waiting for a batch.
+_POSTPONE_S = 0.5
+_POSTPONED = 3000
+_REST_S = 60.0
 _ASK_S = 90.0
 _SAMPLE = 64
 _HOUSEKEEPING_S = 600.0
@@ -49,23 +58,30 @@ class Accelerator:
     Args:
         ledger: The model's part of the catalog.
         engines: Where the vectors are searched.
+        rest: Called when nobody has searched for a while.
     """
 
-    def __init__(self, ledger: Ledger, engines: Engines) -> None:
+    def __init__(self, ledger: Ledger, engines: Engines, rest: Callable[[], None] = lambda: None) -> None:
         self._catalog = ledger
         self._engines = engines
+        self._rest = rest
+        self._rested = True
         self._change = threading.Condition()
         self._stopping = False
         self._work = True
-        self._engine: Engine | None = None
+        self._alive: dict[object, Engine | None] = {}  # what this session began, until it ends it
+        self._gone = False  # one of them ended by itself
+        self._opening: Engine | None = None
         self._serving: Serving | None = None
         self._drained = False
-        self._writing = False
-        self._opening = False
+        self._waiters = 0
+        self._each_s = 1e-3  # what writing one vector takes, lately
+        self._writing: tuple[float, float] | None = None  # since when, and until when presumably
         self._asked_at = -_ACTIVE_S
         self._slow_until = 0.0
         self._notice: Notice | None = None
         self._orphans = 0
+        self._judged = 0  # so many of them were not too many
         self._kept_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="search-index", daemon=True)
         self._thread.start()
@@ -76,25 +92,36 @@ class Accelerator:
         """The generation to ask, or None while exact search has to serve."""
         return self._serving if time.monotonic() >= self._slow_until else None
 
-    @property
-    def writing(self) -> bool:
-        """Whether a query would wait behind a batch now."""
-        return self._writing
+    def asked(self) -> None:
+        """Somebody searches, whoever answers it."""
+        self._asked_at = time.monotonic()
+        self._rested = False
+
+    def delay_s(self, serving: Serving) -> float:
+        """How long a query would presumably wait now behind what is being written, in seconds."""
+        writing = self._writing
+        if writing is None or serving is not self._serving:
+            return 0.0
+        since, until = writing
+        now = time.monotonic()
+        # What takes longer than batches do (Chroma writes its files) takes as long again.
+        return until - now if now < until else now - since
 
     @property
     def notice(self) -> Notice | None:
         """What a person should know."""
         return self._notice
 
-    def query(self, serving: Serving, vector: Vector, k: int) -> Ids | None:
+    def query(self, serving: Serving, vector: Vector, k: int, patience_s: float = float("inf")) -> Ids | None:
         """About the `k` nearest texts, or None when there was no answer in time."""
-        self._asked_at = time.monotonic()
+        busy = self._writing is not None
         try:
-            return serving.engine.query(vector, k, self._engines.patience_s)[0]
+            return serving.engine.query(vector, k, min(patience_s, self._engines.patience_s))[0]
         except EngineError as error:
             log.warning("The search index did not answer a query: %s", error)
             with self._change:
-                if self._serving is serving:  # else another has taken its place already
+                # Else another has taken its place already, or the query was told not to wait.
+                if self._serving is serving and not (busy and patience_s < self._engines.patience_s):
                     self._slow_until = time.monotonic() + _SLOW_S
             return None
 
@@ -107,9 +134,14 @@ class Accelerator:
     def wait(self, timeout: float) -> bool:
         """Wait until Chroma serves and the outbox is empty."""
         with self._change:
-            return self._change.wait_for(
-                lambda: self._drained and self._serving is not None and not self._work, timeout
-            )
+            self._waiters += 1
+            self._change.notify_all()
+            try:
+                return self._change.wait_for(
+                    lambda: self._drained and self._serving is not None and not self._work, timeout
+                )
+            finally:
+                self._waiters -= 1
 
     def all_ids(self) -> Ids | None:
         """Every id in the serving generation, None when none serves."""
@@ -124,8 +156,8 @@ class Accelerator:
         """End the engine in good order and the thread with it."""
         with self._change:
             self._stopping = True
-            if self._opening and self._engine is not None:
-                self._engine.abort()  # it has written nothing yet
+            if self._opening is not None:
+                self._opening.abort()  # it has written nothing yet
             self._change.notify_all()
         self._thread.join()
 
@@ -163,40 +195,112 @@ class Accelerator:
         created = index is None
         if index is None:
             index = self._catalog.new_index()
-        engine = self._engines.begin(self._ended)
-        self._engine = engine
+        older = self._catalog.older_index(index)
+        beside: Serving | None = None
+        self._gone = False
         try:
-            with self._change:
-                self._opening = True
+            if older is not None:
+                beside = self._take_up(older)
+            engine = self._begin()
             self._engines.sweep(set(self._catalog.generations()))
-            usable = self._open(engine, index, created)
-            with self._change:
-                self._opening = False
-            if not usable:
-                engine.kill()
-                self._rebuild()
+            state = self._open(engine, index, created)
+            if state == "lost":
+                if beside is None:
+                    self._rebuild()
+                else:
+                    self._catalog.new_index(beside=beside.index)
                 return
+            current = Serving(engine, index)
             if index.state == "active":
-                self._serve(Serving(engine, index))
-            self._drain(engine, index)
+                self._serve(current)
+                if state == "overgrown":
+                    current, beside = self._build_beside(current), current
+            self._drain(current, beside)
             self._stop_serving()
-            engine.close()
+            for token, one in list(self._alive.items()):
+                self._end(token, one)
         finally:
             self._stop_serving()
-            self._engine = None
-            engine.kill()
+            while self._alive:
+                _, one = self._alive.popitem()
+                if one is not None:
+                    one.kill()
 
-    def _open(self, engine: Engine, index: Index, created: bool) -> bool:
-        """Open the generation; False when what it holds is in doubt."""
+    def _begin(self) -> Engine:
+        token = object()
+        self._alive[token] = None
+        engine = self._alive[token] = self._engines.begin(lambda: self._ended(token))
+        return engine
+
+    def _end(self, token: object, engine: Engine | None) -> None:
+        """End an engine in good order; nobody is told that it is gone."""
+        del self._alive[token]
+        if engine is not None:
+            try:
+                engine.close()
+            finally:
+                engine.kill()
+
+    def _take_up(self, older: Index) -> Serving | None:
+        """Let the generation serve that a newer one is to follow; None when it cannot."""
+        engine = self._begin()
+        if self._open(engine, older, created=False) != "lost":
+            serving = Serving(engine, older)
+            self._serve(serving)
+            return serving
+        self._catalog.forget_index(older)
+        self._retire(engine)
+        return None
+
+    def _retire(self, engine: Engine) -> None:
+        for token, one in list(self._alive.items()):
+            if one is engine:
+                self._end(token, one)
+
+    def _build_beside(self, serving: Serving) -> Serving:
+        """Begin the generation that is to take over from one with too much in it that is stale."""
+        log.info("building a compact search index; %d vectors are stale", self._orphans)
+        with self._change:
+            self._drained = False
+        index = self._catalog.new_index(beside=serving.index)
+        self._orphans = self._judged = 0
+        engine = self._begin()
+        engine.open(index.generation, create=True)
+        return Serving(engine, index)
+
+    def _take_over(self, current: Serving, beside: Serving | None) -> Serving:
+        """Let a generation serve that has been filled; the one beside it ends."""
+        # Nobody may ask the old one who reads a catalog that knows nothing more of what it lacks.
+        with self._change:
+            self._serving = None
+        self._catalog.activate(current.index)
+        current = Serving(current.engine, msgspec.structs.replace(current.index, state="active"))
+        self._serve(current)
+        if beside is not None:
+            self._retire(beside.engine)
+            self._engines.sweep(set(self._catalog.generations()))
+        return current
+
+    def _open(self, engine: Engine, index: Index, created: bool) -> Literal["sound", "overgrown", "lost"]:
+        """Open a generation and judge what it holds; it is lost where that is in doubt."""
+        with self._change:
+            self._opening = engine
+        try:
+            return self._judge(engine, index, created)
+        finally:
+            with self._change:
+                self._opening = None
+
+    def _judge(self, engine: Engine, index: Index, created: bool) -> Literal["sound", "overgrown", "lost"]:
         known = self._catalog.vector_ids(index)
         create = created or not len(known)
         try:
             engine.open(index.generation, create=create)
             if create:
-                return True
+                return "sound"
             if not self._finds(engine, known):
                 log.warning("The search index does not find vectors it should have")
-                return False
+                return "lost"
             present = engine.all_ids()
         except EngineAwayError:
             raise
@@ -204,17 +308,16 @@ class Accelerator:
             if create or self._stopping:
                 raise
             log.warning("generation %d of the search index cannot be used: %s", index.generation, error)
-            return False
+            return "lost"
         lost = np.setdiff1d(known, present)
         self._orphans = len(np.setdiff1d(present, self._catalog.vector_ids()))
-        if len(lost) > len(known) // 4 + 100 or self._overgrown(len(present)):
-            log.warning(
-                "The search index lost %d of %d vectors, %d are stale", len(lost), len(known), self._orphans
-            )
-            return False
+        self._judged = 0
+        if len(lost) > len(known) // 4 + 100:
+            log.warning("The search index lost %d of %d vectors", len(lost), len(known))
+            return "lost"
         if len(lost):
             self._catalog.outbox_add(index, lost.tolist())
-        return True
+        return "overgrown" if self._overgrown(len(present)) else "sound"
 
     def _finds(self, engine: Engine, known: Ids) -> bool:
         """Whether vectors that were acknowledged are found, the newest and some others."""
@@ -238,45 +341,75 @@ class Accelerator:
     def _overgrown(self, present: int) -> bool:
         return self._orphans > max(5000, present // 3)
 
-    def _drain(self, engine: Engine, index: Index) -> None:
-        """Bring the engine up to date until it is time to stop."""
+    def _drain(self, current: Serving, beside: Serving | None) -> None:
+        """Bring the engine up to date until it is time to stop.
+
+        Args:
+            current: The newest generation.
+            beside: The one that serves while the newest is filled.
+        """
         while not self._stopping:
-            active = time.monotonic() - self._asked_at < _ACTIVE_S
             with self._change:
                 self._work = False
-            most = min(self._engines.most, BATCH_ACTIVE if active else BATCH_IDLE)
-            sequence, ids, vectors = self._catalog.outbox_batch(index, most)
-            if sequence:
-                self._writing = True
-                try:
-                    if ids:
-                        engine.upsert(ids, vectors)
-                finally:
-                    self._writing = False
-                self._catalog.outbox_done(sequence)
+            if self._gone:
+                raise EngineError("it ended")
+            busy = beside is not None and self._write(beside)
+            if self._write(current) or busy:
                 continue
-            if index.state == "building":
-                self._catalog.activate(index)
-                index = msgspec.structs.replace(index, state="active")
-                self._serve(Serving(engine, index))
+            if current.index.state == "building":
+                current, beside = self._take_over(current, beside), None
             with self._change:
                 if not self._work:
                     self._drained = True
                     self._change.notify_all()
                 self._change.wait_for(
-                    lambda: self._stopping or self._work or self._engine is None, _HOUSEKEEPING_S
+                    lambda: self._stopping or self._work or self._gone,
+                    _HOUSEKEEPING_S if self._rested else min(_REST_S, _HOUSEKEEPING_S),
                 )
-            if self._engine is None:
+            if self._gone:
                 raise EngineError("it ended")
-            if not self._stopping:
-                self._housekeep()
+            if self._stopping:
+                return
+            if not self._rested and time.monotonic() - self._asked_at >= _REST_S:
+                self._rested = True
+                self._rest()
+            self._housekeep()
+            # Counting the texts takes long in a large library, so it is not done after every change.
+            if self._orphans != self._judged:
+                self._judged = self._orphans
                 if self._overgrown(self._catalog.text_count() + self._orphans):
-                    log.info("building a compact search index; %d vectors are stale", self._orphans)
-                    self._stop_serving()
-                    engine.close()
-                    self._catalog.new_index()
-                    self._orphans = 0
-                    return
+                    current, beside = self._build_beside(current), current
+
+    def _write(self, to: Serving) -> bool:
+        """Bring some of what waits to a generation; False when nothing waits."""
+        quiet = time.monotonic() - self._asked_at
+        serves = to is self._serving
+        if serves and quiet < _POSTPONE_S and not self._waiters:
+            waiting = self._catalog.outbox_size(to.index, _POSTPONED)
+            if waiting < _POSTPONED:
+                if waiting:
+                    with self._change:
+                        self._change.wait_for(
+                            lambda: self._stopping or self._gone or self._waiters, _POSTPONE_S - quiet
+                        )
+                return waiting > 0
+        most = min(self._engines.most, BATCH_IDLE)
+        if quiet < _ACTIVE_S:
+            most = min(most, _MOST_ACTIVE, max(_LEAST, int(_BATCH_ACTIVE_S / self._each_s)))
+        sequence, ids, vectors = self._catalog.outbox_batch(to.index, most)
+        if not sequence:
+            return False
+        if ids:
+            began = time.monotonic()
+            if serves:
+                self._writing = (began, began + len(ids) * self._each_s)
+            try:
+                to.engine.upsert(ids, vectors)
+            finally:
+                self._writing = None
+            self._each_s += 0.1 * ((time.monotonic() - began) / len(ids) - self._each_s)
+        self._catalog.outbox_done(sequence)
+        return True
 
     def _housekeep(self) -> None:
         """Let go of texts that have been out of use for long."""
@@ -296,6 +429,8 @@ class Accelerator:
 
     def _serve(self, serving: Serving) -> None:
         with self._change:
+            if self._gone:
+                raise EngineError("it ended")
             self._serving, self._notice, self._slow_until = serving, None, 0.0
             self._change.notify_all()
 
@@ -303,8 +438,9 @@ class Accelerator:
         with self._change:
             self._serving, self._drained = None, False
 
-    def _ended(self) -> None:
-        """The engine is gone, by our will or not (called by the engine)."""
+    def _ended(self, token: object) -> None:
+        """An engine is gone, by our will or not (called by the engine)."""
         with self._change:
-            self._serving, self._engine = None, None
+            if token in self._alive:
+                self._serving, self._gone = None, True
             self._change.notify_all()

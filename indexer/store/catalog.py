@@ -30,7 +30,7 @@ from indexer import api
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.store import lexical
-from indexer.store.ledger import TEXT_BITS, TEXT_MASK, Ledger
+from indexer.store.ledger import TEXT_BITS, TEXT_MASK, Ledger, numbers
 from indexer.store.lexical import Lexicon
 from indexer.store.types import (
     Counts,
@@ -635,8 +635,7 @@ class Catalog:
 
     def live_texts(self, db: Database) -> npt.NDArray[np.int64]:
         """Ids of all texts that some chunk uses."""
-        rows = db.ask("SELECT id FROM texts WHERE unused_since IS NULL")
-        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        return numbers(db, "SELECT id FROM texts WHERE unused_since IS NULL")
 
     def collect(self, older_than_s: float = KEEP_UNUSED_S, limit: int = 5000) -> int:
         """Forget texts that no chunk has used for a while; returns how many."""

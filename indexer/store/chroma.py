@@ -53,7 +53,7 @@ class OwnChroma:
         key: The model's key.
     """
 
-    most = 500
+    most = 2000
     patience_s = _QUERY_S
 
     def __init__(self, folder: Path, key: str) -> None:

@@ -22,6 +22,7 @@ Vector = npt.NDArray[np.float32]
 TEXT_BITS = 32
 TEXT_MASK = (1 << TEXT_BITS) - 1
 _FORGET = 2000
+_READ = 10_000
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -192,8 +193,8 @@ class Ledger:
     def vector_ids(self, index: Index | None = None) -> npt.NDArray[np.int64]:
         """Texts with a vector; of an index, those that Chroma acknowledged."""
         with self._catalog.read() as db:
-            rows = db.ask("SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key", self._keys)
-            ids = np.fromiter((row[0] & TEXT_MASK for row in rows), np.int64, len(rows))
+            query = "SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key"
+            ids = numbers(db, query, self._keys) & TEXT_MASK
             if index is not None:
                 ids = np.setdiff1d(ids, self.outbox_ids(db, index, -1), assume_unique=True)
         return ids
@@ -230,12 +231,32 @@ class Ledger:
             )
         return Index(*rows[0]) if rows else None
 
-    def new_index(self) -> Index:
-        """Begin a new generation: everything is in its outbox, and the older generations are forgotten."""
+    def older_index(self, index: Index) -> Index | None:
+        """The generation that serves while this one is filled, if there is one."""
+        with self._catalog.read() as db:
+            rows = db.ask(
+                "SELECT id, generation, state FROM indexes WHERE model = ? AND id != ? AND state = 'active'"
+                " ORDER BY generation DESC LIMIT 1",
+                (self.number, index.id),
+            )
+        return Index(*rows[0]) if rows else None
+
+    def forget_index(self, index: Index) -> None:
+        """Forget a generation; what it has is worth nothing."""
+        with self._catalog.write() as (db, _):
+            db.execute("DELETE FROM indexes WHERE id = ?", (index.id,))
+
+    def new_index(self, *, beside: Index | None = None) -> Index:
+        """Begin a new generation: everything is in its outbox.
+
+        Args:
+            beside: The generation that is kept up to date and serves meanwhile; all others are forgotten.
+        """
         with self._catalog.write() as (db, _):
             last = db.ask("SELECT max(generation) FROM indexes WHERE model = ?", (self.number,))
             generation = (last[0][0] or 0) + 1
-            db.execute("DELETE FROM indexes WHERE model = ?", (self.number,))
+            kept = 0 if beside is None else beside.id
+            db.execute("DELETE FROM indexes WHERE model = ? AND id != ?", (self.number, kept))
             db.execute(
                 "INSERT INTO indexes(model, generation, state) VALUES(?, ?, 'building')",
                 (self.number, generation),
@@ -249,9 +270,10 @@ class Ledger:
         return Index(number, generation, "building")
 
     def activate(self, index: Index) -> None:
-        """A generation is complete from now on."""
+        """A generation is complete from now on; those before it are forgotten."""
         with self._catalog.write() as (db, _):
             db.execute("UPDATE indexes SET state = 'active' WHERE id = ?", (index.id,))
+            db.execute("DELETE FROM indexes WHERE model = ? AND id != ?", (self.number, index.id))
 
     def generations(self) -> list[tuple[str, int]]:
         """Model key and generation of every index that the catalog knows, of all models."""
@@ -282,10 +304,16 @@ class Ledger:
             change.queued.add(self.number)
 
     @staticmethod
-    def outbox_ids(db: Database, index: Index, limit: int) -> list[int]:
-        """At most `limit` of the texts that Chroma does not have yet."""
-        rows = db.ask("SELECT text_id FROM outbox WHERE index_id = ? LIMIT ?", (index.id, limit))
-        return [row[0] for row in rows]
+    def outbox_ids(db: Database, index: Index, limit: int) -> npt.NDArray[np.int64]:
+        """At most `limit` (all, when it is below 0) of the texts that Chroma does not have yet, sorted."""
+        query = "SELECT text_id FROM outbox WHERE index_id = ? ORDER BY text_id LIMIT ?"
+        return numbers(db, query, (index.id, limit))
+
+    def outbox_size(self, index: Index, most: int) -> int:
+        """How many texts Chroma does not have yet; `most` when there are more."""
+        with self._catalog.read() as db:
+            query = "SELECT count(*) FROM (SELECT 1 FROM outbox WHERE index_id = ? LIMIT ?)"
+            return int(db.ask(query, (index.id, most))[0][0])
 
     # --- of the whole catalog, for those who are given only this -----------------------------
 
@@ -300,6 +328,15 @@ class Ledger:
     def collect(self) -> int:
         """As `Catalog.collect`."""
         return self._catalog.collect()
+
+
+def numbers(db: Database, query: str, args: Sequence[Any] = ()) -> npt.NDArray[np.int64]:
+    """The only column of a query, int64 (n,); a million rows as Python objects would take 100 MB."""
+    found: list[npt.NDArray[np.int64]] = []
+    rows: Iterator[Any] = db.execute(query, args)
+    while len(some := np.fromiter((row[0] for row in itertools.islice(rows, _READ)), np.int64)):
+        found.append(some)
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def unit_rows(data: bytes, dim: int) -> Vector:

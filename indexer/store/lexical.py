@@ -193,8 +193,7 @@ class Lexicon:
         self._numbers: dict[str, int] = {}
         self._langs = np.zeros(0, np.uint16)
         self._live = np.zeros(0, np.bool_)
-        self._state = 0  # counts the changes of the two above
-        self._sizes: tuple[int, int, dict[str, int]] = (-1, 0, {})
+        self._sizes = np.zeros(0, np.int64)  # how many are in use, by number of language
         self._common: dict[str, tuple[int, dict[str, int]]] = {}
         self._words = _Words()
         self._survey_lock = threading.Lock()
@@ -281,6 +280,7 @@ class Lexicon:
             self._reserve(int(ids.max()))
             self._langs[ids] = self._number(lang)
             self._live[ids] = True
+            self._sizes[self._number(lang)] = len(ids)
         for text_id, lang in db.ask("SELECT id, lang FROM texts WHERE unused_since IS NOT NULL"):
             self._place(text_id, lang)
 
@@ -288,14 +288,23 @@ class Lexicon:
         """These texts are in use from now on; called before the commit that makes it so."""
         if text_ids:
             self._reserve(max(text_ids))
-            self._live[text_ids] = True
-            self._state += 1
+            self._use(text_ids, use=True)
 
     def retire(self, text_ids: Sequence[int]) -> None:
         """These texts are no longer in use; called after the commit that makes it so."""
         if text_ids:
-            self._live[text_ids] = False
-            self._state += 1
+            self._use(text_ids, use=False)
+
+    def _use(self, text_ids: Sequence[int], *, use: bool) -> None:
+        ids = np.unique(np.array(text_ids, np.int64))
+        ids = ids[self._live[ids] != use]
+        self._live[ids] = use
+        counts = np.bincount(self._langs[ids], minlength=len(self._sizes))
+        self._sizes = self._sizes + counts if use else self._sizes - counts
+
+    def in_use(self) -> Ids:
+        """All texts that some chunk uses."""
+        return np.flatnonzero(self._live)
 
     def _place(self, text_id: int, lang: str) -> None:
         self._reserve(text_id)
@@ -305,6 +314,7 @@ class Lexicon:
         if lang not in self._numbers:
             self._names.append(lang)
             self._numbers[lang] = len(self._names) - 1
+            self._sizes = np.append(self._sizes, 0)
         return self._numbers[lang]
 
     def _reserve(self, text_id: int) -> None:
@@ -325,12 +335,8 @@ class Lexicon:
 
     def sizes(self) -> tuple[int, dict[str, int]]:
         """How many texts are in use, in all and by language."""
-        state, size, by_language = self._sizes
-        if state != self._state:
-            state, used = self._state, np.flatnonzero(self._live)
-            size, by_language = len(used), self._by_language(used)
-            self._sizes = (state, size, by_language)
-        return size, by_language
+        counts = self._sizes.tolist()
+        return sum(counts), {self._names[n]: count for n, count in enumerate(counts) if count}
 
     def picked(self, most: int) -> dict[str, Ids]:
         """Up to `most` texts in use of each language, at even distances, by language."""

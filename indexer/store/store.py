@@ -316,9 +316,7 @@ class Store:
         """Whether some indexed file has this size, without which none can have the same content."""
         return self._catalog.has_size(size)
 
-    def put_ahead(
-        self, chunks: Sequence[Chunk], vectors: Mapping[bytes, Vector], *, model: str = ""
-    ) -> None:
+    def put_ahead(self, chunks: Sequence[Chunk], vectors: Mapping[bytes, Vector], *, model: str = "") -> None:
         """Store texts of a file before the file itself, for a day: a large one then need not begin again.
 
         Args:

@@ -24,12 +24,14 @@ from indexer.store.types import Candidate, ModelKey, Outline, Pool
 
 log = logging.getLogger(__name__)
 
-# Microseconds for a filtered search: comparing with one more row, asking Chroma at all, and for one more.
-_ROW_US = 0.14
-_ASKING_US = 1500.0
-_CANDIDATE_US = 6.0
-_EXACT_WHILE_WRITING = 100_000
+# Microseconds for a search: comparing with one more row, asking Chroma at all, and for one more.
+_ROW_US = 0.08
+_ASKING_US = 1200.0
+_CANDIDATE_US = 13.0
+_PATIENCE_S = 0.25  # behind what is being written, before exact search serves
+# Texts that Chroma does not have yet are compared exactly, up to so many, or this share of all.
 _PENDING_LIMIT = 4_000
+_PENDING_SHARE = 8
 POOL_LIMIT = 20_000
 # Chunks that are looked at of one text: a licence may be in thousands of files, and leaves room for others.
 COPIES = 50
@@ -111,13 +113,13 @@ class VectorIndex:
             if not (matrix.intact and mirrors):
                 for ids, vectors in self._ledger.all_vectors(db):
                     matrix.put(ids, vectors)
-            matrix.enliven(self._catalog.live_texts(db).tolist())
+            matrix.enliven(self._catalog.lexicon.in_use())
         return matrix
 
     def accelerate(self, engines: Engines) -> None:
         """Let an engine serve, as soon as it has everything."""
         if self._accelerator is None:
-            self._accelerator = Accelerator(self._ledger, engines)
+            self._accelerator = Accelerator(self._ledger, engines, self._matrix.rest)
 
     def stop_accelerator(self) -> None:
         """End Chroma in good order; exact search serves from here on."""
@@ -276,22 +278,29 @@ class VectorIndex:
     ) -> npt.NDArray[np.int64] | None:
         """At least `k` near texts by Chroma's help, or None when exact search is quicker or has to serve."""
         accelerator = self._accelerator
-        serving = accelerator.serving() if accelerator else None
-        if accelerator is None or serving is None:
+        if accelerator is None:
+            return None
+        accelerator.asked()
+        serving = accelerator.serving()
+        if serving is None:
             return None
         size = view.size()
-        if accelerator.writing and size <= _EXACT_WHILE_WRITING:
-            return None
-        wanted = fetch = 2 * k + 16
+        # Some more than asked for: of what Chroma has, some may be out of use.
+        wanted = fetch = k + k // 8 + 16
+        exact_us = _ROW_US * size
         if kept is not None:
             fetch = int(1.5 * wanted * size / len(kept.texts))
-            exact = min(_ROW_US * GATHER_COST * len(kept.texts), _ROW_US * size)
-            if exact <= _ASKING_US + _CANDIDATE_US * fetch:
-                return None
-        pending = np.array(self._ledger.outbox_ids(db, serving.index, _PENDING_LIMIT + 1), np.int64)
-        if len(pending) > _PENDING_LIMIT:
+            exact_us = min(_ROW_US * GATHER_COST * len(kept.texts), exact_us)
+        asking_us = _ASKING_US + _CANDIDATE_US * fetch
+        delay_us = 1e6 * accelerator.delay_s(serving)
+        if exact_us <= delay_us or (kept is not None and exact_us <= asking_us + delay_us):
             return None
-        near = accelerator.query(serving, query, fetch)
+        most = max(_PENDING_LIMIT, size // _PENDING_SHARE)
+        pending = self._ledger.outbox_ids(db, serving.index, most + 1)
+        if len(pending) > most:
+            return None
+        patience = _PATIENCE_S + 1e-6 * asking_us if delay_us else float("inf")
+        near = accelerator.query(serving, query, fetch, patience)
         if near is None:
             return None
         near = view.wanted(near)

@@ -1,8 +1,8 @@
-"""How the store keeps up as a library grows: ``python -m tests.bench.store --sizes 10000,100000 [--keep DIR]``.
+"""How the store keeps up as a library grows: ``python -m tests.bench.store --sizes 10000,100000``.
 
 One library grows through the sizes and is measured at each, through `Store` and its own Chroma child, without
-a model: vectors are drawn around files and these around topics, texts are words drawn by Zipf's law. A file has
-ten passages; its suffix has nothing to do with its topic, its folder has everything to do with it.
+a model: vectors are drawn around files and these around topics, texts are words drawn by Zipf's law. A file
+has ten passages; its suffix has nothing to do with its topic, its folder has everything to do with it.
 
 With ``--keep`` the library stays in the folder, and a later call goes on where this one ended. What was
 measured lies beside it in ``results.json``.
@@ -248,9 +248,9 @@ class Bench:
 
     def _churn(self) -> dict[str, Any]:
         """Replace the same files again and again, searching all the while."""
+        truth = {name: rows.copy() for name, rows in self._library.truth.items()}
         files = [self._library.block(number)[0] for number in range(CHURN // BLOCK)]
         flat = [update for part in files for update in part]
-        truth = {name: rows.copy() for name, rows in self._library.truth.items()}
         sizes = [sum(_sizes(self._data).values())]
         took: list[float] = []
         ended = threading.Event()
