@@ -317,7 +317,8 @@ def status(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
             )
         encoder = now.encoder
         console.print(
-            f"Model: {encoder.model or '-'} ({encoder.state}{encoder.device and ', ' + encoder.device})"
+            f"Model: {_safe(_one_line(encoder.model or '-'))} "
+            f"({encoder.state}{encoder.device and ', ' + _safe(encoder.device)})"
         )
         if encoder.message:
             console.print(_safe(encoder.message))
@@ -590,7 +591,9 @@ def _print_hits(found: api.SearchResult, *, why: bool = False) -> None:
         place = passage.locator.describe()
         language = hit.code_language or passage.lang
         head = Text(f"{number:2d}  ", style="dim")
-        head.append(f"{round(hit.similarity * 100):3d}  ", style="dim" if hit.weak else "bold green")
+        compared = passage.why.cosine or passage.why.meaning or hit.similarity
+        similarity = f"{round(hit.similarity * 100):3d}" if compared else "  –"
+        head.append(f"{similarity}  ", style="dim" if hit.weak else "bold green")
         head.append(_one_line(local_path(hit.path)), style="bold")
         for part in (place, language, "" if hit.online else "offline"):
             if part:
@@ -739,7 +742,9 @@ def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(
-        stderr=stderr, width=None if sys.stdout.isatty() else max(100, shutil.get_terminal_size().columns)
+        stderr=stderr,
+        emoji=False,  # ":m:" in a name is no picture
+        width=None if sys.stdout.isatty() else max(100, shutil.get_terminal_size().columns),
     )
 
 

@@ -171,7 +171,9 @@ def plan(
     from indexer import cli
 
     with cli._client(context, data_dir) as client:
-        found = client.plan_model(_resolve(client, reference), dimensions)
+        reference = _resolve(client, reference)
+        asking(reference)
+        found = client.plan_model(reference, dimensions)
     if as_json:
         typer.echo(cli._json(cli._builtins(found), indent=1))
         return
@@ -200,6 +202,7 @@ def use(
 
     with cli._client(context, data_dir) as client:
         reference = _resolve(client, reference)
+        asking(reference)
         cost = client.plan_model(reference, dimensions)
         if cost.texts and not yes:
             _show_plan(cost)
@@ -288,12 +291,24 @@ def verify(
 # --- helpers ----------------------------------------------------------------------------------
 
 
+def asking(reference: str) -> None:
+    """Say what is waited for, where a server is asked."""
+    if reference.startswith("server:"):
+        typer.echo(f"Asking {reference} for a vector; it has half a minute to answer.", err=True)
+
+
 def _resolve(client: IndexerClient, text: str) -> str:
     """The reference that a person means: a path made absolute, a short name made whole."""
     if text.startswith(("/", "./", "../", "~")) or text in {".", ".."} or text.lower().endswith(".gguf"):
-        return str(Path(text).expanduser().absolute())
+        return _full(text)
     found = _matching(client.models(), text)
     return found[0].reference if len(found) == 1 else text
+
+
+def _full(text: str) -> str:
+    """The full path that a person means, in the form that models are known by."""
+    path = Path(text).expanduser().absolute()
+    return str(path.resolve() if ".." in path.parts else path)
 
 
 def _matching(models: Sequence[api.Model], text: str) -> list[api.Model]:
@@ -311,7 +326,7 @@ def _find(client: IndexerClient, text: str) -> api.Model:
     """
     models = client.models()
     if text.startswith((".", "~")) or text.lower().endswith(".gguf"):
-        text = str(Path(text).expanduser().absolute())
+        text = _full(text)
     found = _matching(models, text)
     if len(found) == 1:
         return found[0]
@@ -388,7 +403,7 @@ def _wait_for_switch(client: IndexerClient, reference: str) -> None:
     """Show progress until nothing is being built any more.
 
     Raises:
-        IndexerError: It was cancelled, or cannot go on.
+        IndexerError: It was cancelled, another model was chosen meanwhile, or it cannot go on.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -406,7 +421,7 @@ def _wait_for_switch(client: IndexerClient, reference: str) -> None:
         task = bar.add_task("Loading", total=None, left="")
         for now in client.watch():
             switch = now.switch
-            if switch is None:
+            if switch is None or switch.reference != reference:
                 break
             if switch.state == "paused":
                 raise IndexerError("Building is paused", "Run `dragoman resume` to go on.")
@@ -421,6 +436,12 @@ def _wait_for_switch(client: IndexerClient, reference: str) -> None:
                 total=switch.total or None,
                 left=left,
             )
+    if all(model.state != "active" for model in _matching(client.models(), reference)):
+        raise IndexerError(
+            "The model was not changed",
+            "Building its index was cancelled, or another model was chosen meanwhile. Searches use "
+            f"{cli._one_line(now.encoder.model) or 'the one'} as before.",
+        )
     console.print(
         f"Searches now use {cli._safe(cli._one_line(now.encoder.model or reference))}.", highlight=False
     )

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from indexer.cli_models import DataDir, models_app
-from indexer.errors import IndexerError
+from indexer.cli_models import DataDir, asking, models_app
 from indexer.settings import ChromaServer, EmbeddingServer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
@@ -62,17 +61,20 @@ def add_server(
         batch=batch,
         concurrency=concurrency,
     )
+    reference = f"server:{name}"
     with cli._client(context, data_dir) as client:
+        asking(reference)
+        plan = client.plan_model(reference, server=server)  # stored only when it answers
         before = client.settings()
         others = tuple(other for other in before.servers if other.name != name)
         client.put_settings(msgspec.structs.replace(before, servers=(*others, server)))
-        try:
-            plan = client.plan_model(f"server:{name}")
-        except IndexerError:
-            # What else was changed meanwhile stays.
-            client.put_settings(msgspec.structs.replace(client.settings(), servers=before.servers))
-            raise
-    typer.echo(f"server:{name} answers. Its index of {plan.texts} texts: dragoman models use server:{name}")
+    typer.echo(f"{reference} answers. Its index of {plan.texts} texts: dragoman models use {reference}")
+    if plan.anew:
+        typer.echo(
+            f"Its vectors are no longer those of the index that this library has of {reference}: that cannot "
+            "be searched or added to until the server is chosen again with that command.",
+            err=True,
+        )
 
 
 def chroma(

@@ -430,4 +430,11 @@ def _folder_bytes(folder: Path) -> int:
 def choice_of(reference: str, dimensions: int = 0) -> ModelChoice:
     """The choice that a person's words mean: empty for the bundled model, known names in their own case."""
     reference = canonical(reference)
+    if (path := Path(reference)).is_absolute():
+        reference = str(plain(path))
     return ModelChoice("" if reference == NAME else reference, dimensions)
+
+
+def plain(path: Path) -> Path:
+    """A full path without `..`, so that a model has one name; links stay, as they may be meant to move."""
+    return path.resolve() if ".." in path.parts else path

@@ -751,9 +751,10 @@ class _Line:
                     reply = await self._once(method, url, content, limit)
             except TimeoutError:
                 message = f"{self._where} did not answer within {_ANSWER_S[kind]:.0f} seconds."
-                raise _AwayError("The server is too slow", f"{message} It is tried again later.") from None
+                again = "" if told else " It is tried again later."  # a person who looks has to look again
+                raise _AwayError("The server is too slow", message + again) from None
             except httpx.TransportError as error:
-                trouble = self._unreachable(error)
+                trouble = self._unreachable(error, again="" if told else " It is tried again and again.")
             except httpx.HTTPError:
                 raise self._no_embeddings() from None
             else:
@@ -820,7 +821,7 @@ class _Line:
             )
         return target
 
-    def _unreachable(self, error: httpx.TransportError) -> _AwayError:
+    def _unreachable(self, error: httpx.TransportError, again: str) -> _AwayError:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -830,7 +831,7 @@ class _Line:
                     0,
                 )
             cause = cause.__cause__ or cause.__context__
-        message = f"{self._where} cannot be reached. Is it running? It is tried again and again."
+        message = f"{self._where} cannot be reached. Is it running?{again}"
         return _AwayError("The embedding server is away", message)
 
     def _told_off(self, reply: _Reply, *, told: bool) -> _AwayError:

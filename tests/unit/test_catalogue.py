@@ -425,3 +425,12 @@ def test_pairs_are_compared_as_they_stand() -> None:
 )
 def test_the_reference_model_is_known_by_name(reference: str, name: str, is_it: bool) -> None:
     assert verify.is_reference(Encoder(name=name), reference) is is_it
+
+
+def test_a_path_is_known_by_one_name(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    plain = catalogue.choice_of(str(tmp_path / "b"))
+    assert catalogue.choice_of(f"{tmp_path}/a/../b/") == plain
+    assert catalogue.choice_of(f"{tmp_path}/b/") == plain
+    assert catalogue.choice_of(str(tmp_path / "link")).reference == str(tmp_path / "link")

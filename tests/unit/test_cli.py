@@ -36,6 +36,11 @@ def test_nothing_that_a_file_says_steers_the_terminal(capsys: pytest.CaptureFixt
     assert [line for line in shown.splitlines() if "/fake" in line] == shown.splitlines()[:1]
 
 
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._console().print(cli._safe("server:m: [bold]x[/bold] :smile:"))
+    assert capsys.readouterr().out == "server:m: [bold]x[/bold] :smile:\n"
+
+
 @pytest.mark.parametrize("source", ["file", "-"])
 def test_every_line_of_a_batch_is_one_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -76,6 +77,8 @@ class ModelService(FakeService):
         ]
         self.stuck = False
         self.cost = PLAN
+        self.listed = MODELS
+        self.refused = False
         self.waiting = threading.Event()
 
     def _install(self, connection: socket.socket, request: api.InstallModel) -> None:
@@ -87,7 +90,7 @@ class ModelService(FakeService):
             return super()._answer(connection, request)
         match request:
             case api.ListModels(id=i):
-                return [api.Models(id=i, models=MODELS)]
+                return [api.Models(id=i, models=self.listed)]
             case api.InstallModel(id=i):
                 told: list[api.Reply] = [
                     api.Progress(id=i, done=done, total=total, current=current, remaining_s=65.0)
@@ -97,6 +100,8 @@ class ModelService(FakeService):
                 return told if self.stuck else [*told, api.Done(id=i)]
             case api.UseModel(id=i) | api.CancelSwitch(id=i) | api.RemoveModel(id=i):
                 return [api.Done(id=i)]
+            case api.PlanModel(id=i) if self.refused:
+                return [api.Failed(id=i, title="The embedding server is away", message="Is it running?")]
             case api.PlanModel(id=i):
                 return [api.Plan(id=i, **{n: getattr(self.cost, n) for n in PLAN.__struct_fields__[1:]})]
             case api.VerifyModel(id=i):
@@ -180,7 +185,8 @@ def test_paths_are_made_absolute(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(tmp_path, "install", given)
-    assert service.asked(api.InstallModel)[0].reference == str(Path(meant).expanduser().absolute())
+    path = Path(meant).expanduser().absolute()
+    assert service.asked(api.InstallModel)[0].reference == str(path.resolve() if ".." in given else path)
 
 
 def test_a_client_that_stops_consuming_cancels(service: ModelService, tmp_path: Path) -> None:
@@ -228,6 +234,10 @@ def test_the_costs_are_shown_before_a_switch(service: ModelService, tmp_path: Pa
 
 
 def test_waiting_for_the_switch(service: ModelService, tmp_path: Path) -> None:
+    result = run(tmp_path, "use", QWEN, "--yes", "--wait", code=1)
+    assert isinstance(result.exception, IndexerError)
+    assert "cancelled, or another model was chosen" in result.exception.message
+    service.listed = (msgspec.structs.replace(MODELS[0], state="active"), *MODELS[1:])
     text = run(tmp_path, "use", QWEN, "--yes", "--wait").output
     assert "Searches now use" in text
     switch = api.SwitchStatus(
@@ -252,6 +262,23 @@ def test_nothing_is_removed_without_a_yes(service: ModelService, tmp_path: Path)
     run(tmp_path, "remove", QWEN, answer="y\n")
     run(tmp_path, "remove", QWEN, "--yes")
     assert [r.reference for r in service.asked(api.RemoveModel)] == [QWEN, QWEN]
+
+
+def test_a_server_is_stored_when_it_answers(service: ModelService, tmp_path: Path) -> None:
+    service.refused = True
+    result = run(tmp_path, "server", "desk", "http://127.0.0.1:9/v1", code=1)
+    assert isinstance(result.exception, IndexerError)
+    assert service.asked(api.PutSettings) == []
+    service.refused = False
+    service.cost = api.Plan(id=0, texts=7, disk_bytes=1, free_bytes=1, seconds=None, anew=True)
+    text = run(tmp_path, "server", "desk", "http://127.0.0.1:9/v1", "--passage-prefix", "p: ").output
+    assert "server:desk answers" in text
+    assert "cannot be searched" in " ".join(text.split())
+    tried = service.asked(api.PlanModel)[-1].server
+    assert tried is not None
+    assert tried.passage_prefix == "p: "
+    assert service.asked(api.PutSettings)[0].settings.servers == (tried,)
+    assert "half a minute" in run(tmp_path, "use", "server:desk", "--yes").output
 
 
 def test_a_build_is_cancelled(service: ModelService, tmp_path: Path) -> None:

@@ -559,14 +559,16 @@ def test_an_outage_is_told_and_passes(stand_in: StandIn, connect: Opened) -> Non
     np.testing.assert_allclose(encoder.encode_passages(["a"]), expected(["a"]), atol=1e-6)
 
 
-def test_a_server_that_is_gone_is_what_it_was(
+def test_a_server_that_is_gone_is_what_it_was_but_has_to_answer_to_be_chosen(
     stand_in: StandIn, connect: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, choice = connect.described(), ModelChoice("server:desk")
     info = server_info(server, choice, Settings())
     stand_in.close()
-    assert server_info(server, choice, Settings()) == info
+    with pytest.raises(IndexerError, match="cannot be reached"):
+        server_info(server, choice, Settings())
     encoder = ServerEncoder(server, choice, Settings())
+    assert encoder.info == info
     with pytest.raises(IndexerError, match="cannot be reached"):
         encoder.encode_queries(["a"])
     encoder.abort()
