@@ -1,8 +1,12 @@
-"""The one thread that owns the encoder and torch, and who is served first."""
+"""The one thread that owns the encoder and torch: who is served first, how fast, and when it lets go."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -12,11 +16,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
+import msgspec
 import numpy as np
 
 from indexer.api import EncoderStatus, Task
 from indexer.embed import Encoder, EncoderInfo, Vectors
 from indexer.errors import FatalError, IndexerError
+from indexer.manners import Pace
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +39,8 @@ _URGENT_IN_A_ROW = 4
 # Where the encoder does not count tokens: bytes of UTF-8 a token, over many languages.
 _BYTES_A_TOKEN = 4
 _OVERHEAD_TOKENS = 4
+# However slow a server, a change of the pace is followed after so long.
+_LONGEST_BREAK_S = 2.0
 
 _Result = TypeVar("_Result")
 _Lane = Literal["query", "urgent", "passage"]
@@ -52,6 +60,14 @@ class Aborts(Protocol):
 
     def abort(self) -> None:
         """From any thread: end what is under way with IndexerError, and let go of everything."""
+
+
+@runtime_checkable
+class SetsThreads(Protocol):
+    """An encoder whose number of CPU threads can be changed while it is loaded, at little cost."""
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many threads from the next call on; 0 for as many as it was loaded with."""
 
 
 @dataclass(eq=False)
@@ -92,20 +108,42 @@ class EncoderThread:
     of a second; then queries again. So a query waits for one batch at most, and passages get on
     even under a stream of queries. Jobs of passages take turns, batch by batch.
 
+    Passages that nobody waits for keep to a pace: breaks between their batches, fewer threads. An encoder
+    that has had nothing to do for long is let go and loaded again for the next text, which waits for it.
+
     All methods may be called from any thread.
     """
 
-    def __init__(self, load: Callable[[], Encoder]) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Encoder],
+        *,
+        info: EncoderInfo | None = None,
+        pace: Callable[[], Pace] = Pace,
+        idle_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Prepare; nothing is loaded yet.
 
         Args:
-            load: Called once, in the thread.
+            load: Called in the thread, each time that the encoder is needed and not there.
+            info: Of the model, for the status until it is loaded.
+            pace: How to work on passages nobody waits for; asked between batches.
+            idle_s: Seconds without a text after which the encoder is let go; 0 for never. One that waits for
+                others (`Aborts`) holds no memory worth it and stays.
         """
         self._load = load
+        self._pace, self._idle_s = pace, idle_s
         self._wake = threading.Condition()
         self._lanes: dict[_Lane, deque[_Job]] = {"query": deque(), "urgent": deque(), "passage": deque()}
         self._calls: deque[tuple[Callable[[Encoder], None], Future[Any]]] = deque()
         self._status = EncoderStatus(model="", state="loading")
+        if info is not None:
+            self._status = EncoderStatus(model=info.name, state="loading", dimensions=info.dim)
+        self._wanted = False
+        self._loaded_once = False
+        self._used_at = 0.0
+        self._break_from = self._worked_s = 0.0
+        self._threads = 0
         self._failure: FatalError | None = None
         self._aborts: Aborts | None = None
         self._stopping = self._finishing = False
@@ -115,9 +153,29 @@ class EncoderThread:
         self._busy_s = 0.0
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
 
-    def start(self) -> None:
-        """Begin to load the encoder."""
+    def start(self, *, load: bool = True) -> None:
+        """Begin.
+
+        Args:
+            load: Whether to load the encoder now, and not when it is first needed.
+        """
+        if load:
+            self._wanted = True
+        else:
+            self._status = _with_state(self._status, "resting")
         self._thread.start()
+
+    def expect(self) -> None:
+        """Load the encoder where it is not: a text can be expected soon."""
+        with self._wake:
+            self._wanted = True
+            self._used_at = time.monotonic()
+            self._wake.notify_all()
+
+    def look_again(self) -> None:
+        """What `pace` or `idle_s` give has changed."""
+        with self._wake:
+            self._wake.notify_all()
 
     def stop(self) -> None:
         """Finish the batch in hand (or loading), fail what waits, end the thread. May be called twice."""
@@ -141,7 +199,7 @@ class EncoderThread:
 
     @property
     def status(self) -> EncoderStatus:
-        """Loading, ready or failed, and on which device."""
+        """Loading, ready, resting or failed, and on which device."""
         return self._status
 
     @property
@@ -222,34 +280,70 @@ class EncoderThread:
     # --- in the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        while self._await_need():
+            if not self._live():
+                return
+            _give_memory_back()
+
+    def _await_need(self) -> bool:
+        """Wait until the encoder is needed; False when it never will be."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or self._finishing or self._wanted or self._waiting)
+            if self._finishing and not self._waiting:
+                self._end_of_service()
+                return False
+            self._wanted = False
+            return not self._stopping
+
+    def _live(self) -> bool:
+        """Load the encoder and serve with it; True when it is to be let go until it is needed again.
+
+        Nothing that outlives this may refer to it.
+        """
+        self._status = _with_state(self._status, "loading")
         try:
             encoder = self._load()
         except Exception as error:  # noqa: BLE001  whatever it was, it is told to everyone who waits
             self._set_failed(error)
-            return
+            # One that worked before may do so again: memory was short, a disk was away.
+            return self._loaded_once
+        self._loaded_once = True
+        self._threads = 0
+        self._status = EncoderStatus(
+            model=encoder.info.name,
+            state="ready",
+            device=encoder.device,
+            dimensions=encoder.info.dim,
+            engine=str(getattr(encoder, "engine", "")),
+            precision=str(getattr(encoder, "precision", "")),
+        )
         if not isinstance(encoder, Aborts):
-            self._serve(encoder)
-            return
+            return self._serve(encoder, may_rest=True)
         with self._wake:
             self._aborts = encoder
         try:
-            self._serve(encoder)
+            return self._serve(encoder, may_rest=False)
         finally:
             encoder.abort()
 
-    def _serve(self, encoder: Encoder) -> None:
-        info = encoder.info
-        self._status = EncoderStatus(
-            model=info.name, state="ready", device=encoder.device, dimensions=info.dim
-        )
+    def _serve(self, encoder: Encoder, *, may_rest: bool) -> bool:
+        """Serve until the end (False), or until there has been nothing to do for long (True)."""
+        self._used_at = time.monotonic()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._finishing or self._waiting)
+                while not (self._stopping or self._due() or (self._finishing and not self._waiting)):
+                    patience = self._patience(may_rest)
+                    if patience is not None and patience <= 0 and not self._waiting:
+                        _log.info("The model %s is let go", encoder.info.name)
+                        self._wanted = False
+                        self._status = _with_state(self._status, "resting")
+                        return True
+                    self._wake.wait(patience)
                 if self._finishing and not self._waiting:
-                    self._failure = FatalError("The language model was changed", "Search again.")
-                    return
+                    self._end_of_service()
+                    return False
                 if self._stopping:
-                    return
+                    return False
                 queries = list(self._lanes["query"])
                 self._lanes["query"].clear()
                 call = self._calls.popleft() if self._calls else None
@@ -258,6 +352,31 @@ class EncoderThread:
             for task in dict.fromkeys(job.task for job in queries):
                 self._serve_queries(encoder, task, [job for job in queries if job.task == task])
             self._serve_passages(encoder)
+            self._used_at = time.monotonic()
+
+    def _end_of_service(self) -> None:
+        self._failure = FatalError("The language model was changed", "Search again.")
+
+    def _due(self) -> bool:
+        """Whether something is to be done now; held under the lock, as the next two."""
+        if self._calls or self._lanes["query"] or self._lanes["urgent"]:
+            return True
+        return bool(self._lanes["passage"]) and self._break_s() <= 0
+
+    def _break_s(self) -> float:
+        """Seconds until the next batch of passages may begin."""
+        share = self._pace().share
+        if share >= 1:
+            return 0.0
+        length = min(self._worked_s * (1 / share - 1), _LONGEST_BREAK_S)
+        return self._break_from + length - time.monotonic()
+
+    def _patience(self, may_rest: bool) -> float | None:
+        """Seconds until there is something to look at where nothing is asked; None for never."""
+        if self._lanes["passage"]:
+            return max(0.001, self._break_s())
+        idle_s = self._idle_s() if may_rest else 0.0
+        return self._used_at + idle_s - time.monotonic() if idle_s > 0 else None
 
     @property
     def _waiting(self) -> bool:
@@ -271,13 +390,14 @@ class EncoderThread:
             failure = FatalError("The language model cannot be loaded", f"{type(error).__name__}: {error}")
         failure.__cause__ = error
         with self._wake:
-            self._failure = failure
+            if not self._loaded_once:
+                self._failure = failure
             self._status = EncoderStatus(model="", state="failed", message=str(failure))
-        self._fail_waiting()
+        self._fail_waiting(failure)
 
-    def _fail_waiting(self) -> None:
+    def _fail_waiting(self, failure: FatalError | None = None) -> None:
         with self._wake:
-            failure = self._failure
+            failure = failure or self._failure
             waiting = [job for lane in self._lanes.values() for job in lane]
             for lane in self._lanes.values():
                 lane.clear()
@@ -294,6 +414,7 @@ class EncoderThread:
     def _serve_queries(self, encoder: Encoder, task: Task, jobs: list[_Job]) -> None:
         """Embed all queries of a task that wait; one that cannot be embedded fails alone."""
         encode = partial(encoder.encode_queries, task=task)
+        self._use_threads(encoder, 0)
         for job in jobs:
             self._take_up(encoder, job)
         jobs = [job for job in jobs if not job.over]
@@ -325,15 +446,25 @@ class EncoderThread:
             else:
                 lane = ordinary
                 self._urgent_in_a_row = 0
-            if not lane:
+            if not lane or (lane is ordinary and self._break_s() > 0):
                 return
             job = lane.popleft()
+        begun = time.monotonic()
+        self._use_threads(encoder, 0 if lane is urgent else self._pace().threads)
         self._take_up(encoder, job)
         if not job.over:
             self._step(encoder.encode_passages, job)
+        if lane is ordinary:
+            self._break_from = time.monotonic()
+            self._worked_s = self._break_from - begun
         if not job.over:
             with self._wake:
                 lane.append(job)
+
+    def _use_threads(self, encoder: Encoder, threads: int) -> None:
+        if threads != self._threads and isinstance(encoder, SetsThreads):
+            encoder.set_threads(threads)
+            self._threads = threads
 
     def _take_up(self, encoder: Encoder, job: _Job) -> None:
         """Count a job's tokens and sort its texts, the longest first; done once a job."""
@@ -403,6 +534,23 @@ def _costs(encoder: Encoder, texts: Sequence[str]) -> list[int]:
     return [min(longest, size // _BYTES_A_TOKEN + _OVERHEAD_TOKENS) for size in bytes_]
 
 
+def _with_state(status: EncoderStatus, state: Literal["loading", "resting"]) -> EncoderStatus:
+    """The status of a model that is not loaded (yet), but keeps its name."""
+    return msgspec.structs.replace(status, state=state, message="")
+
+
+def _give_memory_back() -> None:
+    """Hand what the encoder took back to the system, after the last reference to it has gone."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        # glibc keeps what was freed for itself; musl and others have no such function and need none.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _again(failure: FatalError) -> FatalError:
     """A copy: an exception raised in several threads would collect all their tracebacks."""
     copy = FatalError(failure.title, failure.message)
@@ -426,4 +574,4 @@ class WaitingEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """As `Encoder.encode_passages`; raises what the thread's futures raise."""
-        return self._thread.passages(texts).result()
+        return self._thread.passages(texts, urgent=True).result()
