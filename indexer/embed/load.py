@@ -81,6 +81,19 @@ def bundled_info() -> EncoderInfo:
 
 
 def _load_folder(settings: Settings, folder: ModelFolder) -> Encoder:
+    from indexer.embed import openvino
+
+    for last in (False, True):
+        if (place := openvino.prepared(folder, settings)) is None:
+            break
+        try:
+            return openvino.OpenVinoEncoder(
+                folder, place, settings.encoder_threads, instructions=settings.instructions
+            )
+        except FatalError:
+            if last:
+                raise
+            openvino.discard(place)  # a damaged one is made again
     _before_torch()
     from indexer.embed.transformer import TransformerEncoder
 

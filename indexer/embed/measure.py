@@ -18,7 +18,7 @@ from indexer.settings import cache_dir, private_folder
 MEASURES = "measures.json"
 
 # Texts of our own, about as long and as mixed as the passages of a library.
-_PASSAGES = (
+PASSAGES = (
     "The heating in the hall was serviced in October. The engineer found the pump worn, replaced its seal "
     "and wrote down that the pressure should be looked at again before the first frost. The invoice came to "
     "two hundred and forty, of which the insurance pays half. Whoever has the key to the boiler room is "
@@ -82,12 +82,12 @@ def measure(encoder: Encoder, *, seconds: float = _ENOUGH_S) -> float:
     Returns:
         Tokens of passages a second, as the encoder counts them, else estimated from the bytes.
     """
-    tokens = sum(_counts(encoder, _PASSAGES))
+    tokens = sum(_counts(encoder, PASSAGES))
     for _ in range(_WARM_UP):
-        encoder.encode_passages(_PASSAGES)
+        encoder.encode_passages(PASSAGES)
     rounds, begun = 0, time.perf_counter()
     while rounds == 0 or (rounds < _MOST_ROUNDS and time.perf_counter() - begun < seconds):
-        encoder.encode_passages(_PASSAGES)
+        encoder.encode_passages(PASSAGES)
         rounds += 1
     return rounds * tokens / max(1e-6, time.perf_counter() - begun)
 

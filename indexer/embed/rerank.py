@@ -30,8 +30,9 @@ import numpy.typing as npt
 
 from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS
 from indexer.embed.sentence import harmless
+from indexer.embed.tokenized import batches
 from indexer.embed.tokens import clean, open_tokenizer
-from indexer.embed.transformer import batches, choose_device, choose_dtype, stay_offline
+from indexer.embed.transformer import choose_device, choose_dtype, stay_offline
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Settings
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from indexer.api import Task
-from indexer.embed import EncoderInfo, Vectors
+from indexer.embed import Vectors
 from indexer.embed.folder import CONFIG, WEIGHTS, Layer, ModelFolder
-from indexer.embed.sentence import harmless, query_prefix
-from indexer.embed.tokens import open_tokenizer
-from indexer.embed.windows import beginning, even_cuts, means, most_windows
+from indexer.embed.sentence import harmless
+from indexer.embed.tokenized import Input, TokenEncoder
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Instructions
 
@@ -35,8 +31,6 @@ _BUDGET_CPU = 2_048
 _BUDGET_GPU = 32_768
 # Where memory is short, batches are halved down to this.
 _SMALLEST_BUDGET = 256
-# A piece of a text may have a few tokens more on its own than it had in the text.
-_SLACK = 8
 # In these no token sees what follows it. Padded behind the text, they need no mask, which is faster.
 _CAUSAL = {"qwen3", "qwen2", "mistral", "llama"}
 # Their activations leave the range of float16 (https://huggingface.co/google/embeddinggemma-300m).
@@ -46,8 +40,10 @@ _ENCODERS_OF = {"t5", "mt5", "umt5"}
 Loader = Callable[["torch.dtype"], Any]
 
 
-class TransformerEncoder:
-    """A transformer, what pools its token vectors and the layers behind. One thread owns it."""
+class TransformerEncoder(TokenEncoder):
+    """A transformer in torch, what pools its token vectors and the layers behind. One thread owns it."""
+
+    engine = "torch"
 
     def __init__(
         self,
@@ -72,17 +68,14 @@ class TransformerEncoder:
         Raises:
             FatalError: The model cannot be loaded, or the device is not there.
         """
-        self._folder = folder
-        self._spec = folder.model
-        self._instructions = instructions
         stay_offline()
         import torch
+
+        super().__init__(folder, instructions, pad=0, budget=_BUDGET_CPU)
 
         if threads > 0:
             torch.set_num_threads(threads)
         self._device = choose_device(device)
-        self._tokenizer = open_tokenizer(folder.tokenizer)
-        self._prepare_tokenizer()
         dtype = choose_dtype(self._device, precision)
         model = (load or partial(load_transformer, folder))(dtype)
         if dtype is torch.float16 and model.config.model_type in _NOT_IN_FLOAT16:
@@ -95,12 +88,13 @@ class TransformerEncoder:
             raise
         self._layers = load_layers(folder, self._device)
         config = self._model.config
-        self._pad = int(getattr(config, "pad_token_id", None) or 0)
+        self._pad = pad_token(config)
         bidirectional = getattr(config, "use_bidirectional_attention", False) or not getattr(
             config, "is_causal", True
         )
         self._causal = config.model_type in _CAUSAL and not bidirectional
-        self._budget = _BUDGET_CPU if self._device.type == "cpu" else _BUDGET_GPU
+        if self._device.type != "cpu":
+            self._budget = _BUDGET_GPU
         # The first pass sets up kernels and reads the weights from the disk: nobody should wait for it.
         try:
             self._embed(self._queries("", ["."]))
@@ -108,11 +102,6 @@ class TransformerEncoder:
             raise FatalError(error.title, error.message) from error
         except Exception as error:  # a stranger's model may want other inputs, or give other outputs
             raise cannot_load(folder.path, error) from error
-
-    @property
-    def info(self) -> EncoderInfo:
-        """What the model is."""
-        return self._folder.info
 
     @property
     def device(self) -> str:
@@ -124,133 +113,19 @@ class TransformerEncoder:
         """What it computes in, such as ``bfloat16``."""
         return str(self._model.dtype).removeprefix("torch.")
 
-    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
-        """Embed queries.
-
-        Args:
-            texts: Any strings; of long ones the beginning counts.
-            task: What is sought; for models that take instructions.
-
-        Returns:
-            Float32 (len(texts), dim), rows of unit length, in the order of `texts`.
-
-        Raises:
-            IndexerError: The device has too little memory, or the model gives no numbers.
-        """
-        return self._embed(self._queries(self.query_prefix(task), texts))
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Embed passages.
-
-        Args:
-            texts: Any strings. One that is longer than the model takes gets the mean of its windows'
-                vectors, of which there are at most 32.
-
-        Returns:
-            As `encode_queries`.
-
-        Raises:
-            IndexerError: As `encode_queries`.
-        """
-        found = [self._windows(text, ids) for text, ids in self._passages(texts)]
-        vectors = self._embed([window for windows in found for window in windows])
-        return means(vectors, [len(windows) for windows in found])
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as a passage, prefix and special tokens included, of all its windows."""
-        return [sum(map(len, self._windows(text, ids))) for text, ids in self._passages(texts)]
-
-    def query_prefix(self, task: Task = "notes") -> str:
-        """What is put in front of a query of this kind."""
-        return query_prefix(self._spec, self._instructions, task)
-
-    # --- texts to tokens ------------------------------------------------------------------------------
-
-    def _prepare_tokenizer(self) -> None:
-        from tokenizers import normalizers
-
-        spec, tokenizer = self._spec, self._tokenizer
-        if spec.lowercase:
-            before = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
-        # A file may contain what looks like a special token, and must not end its own passage with it.
-        prefixes = spec.query_prefix + spec.instruction + spec.passage_prefix
-        special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-        tokenizer.encode_special_tokens = not any(token in prefixes for token in special)
-        end = tokenizer.token_to_id(spec.append) if spec.append else None
-        self._end = [] if end is None or end in tokenizer.encode("a").ids[-1:] else [end]
-        self._special = tokenizer.num_special_tokens_to_add(False) + len(self._end)
-        self._unpooled: dict[str, int] = {}
-
-    def _tokenize(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with prefix and special tokens."""
-        inputs = [prefix + text for text in texts]
-        found = [encoding.ids + self._end for encoding in self._tokenizer.encode_batch_fast(inputs)]
-        # Where nothing stands for an empty text, padding does.
-        return [ids or [self._pad] for ids in found]
-
-    def _shortened(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
-        """As `_tokenize`, at most `max_length`: of a longer text the end is left away."""
-        self._tokenizer.enable_truncation(max(1, self._spec.max_length - len(self._end)))
-        try:
-            return self._tokenize(prefix, texts)
-        finally:
-            self._tokenizer.no_truncation()
-
-    def _queries(self, prefix: str, texts: Sequence[str]) -> list[_Input]:
-        cut = self._spec.max_length
-        found = self._shortened(prefix, [beginning(text, cut) for text in texts])
-        unpooled = self._prompt_tokens(prefix)
-        return [_Input(ids, unpooled) for ids in found]
-
-    def _passages(self, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
-        """Each text, cut to what is embedded of it, and its tokens, however many."""
-        cut = self._spec.max_length * most_windows(self._spec.max_length)
-        texts = [beginning(text, cut) for text in texts]
-        return list(zip(texts, self._tokenize(self._spec.passage_prefix, texts), strict=True))
-
-    def _windows(self, text: str, ids: list[int]) -> list[_Input]:
-        """The text as one input or, where it has too many tokens, as several of about the same length."""
-        spec, prefix = self._spec, self._spec.passage_prefix
-        unpooled = self._prompt_tokens(prefix)
-        if len(ids) <= spec.max_length:
-            return [_Input(ids, unpooled)]
-        room = max(1, spec.max_passage - min(_SLACK, spec.max_passage // 4))
-        ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
-        parts = even_cuts(len(ends[: room * most_windows(spec.max_length)]), room)
-        if len(parts) == 1:
-            return [_Input(ids, unpooled) for ids in self._shortened(prefix, [text])]
-        cuts = [0, *(ends[last - 1] for _, last in parts)]
-        pieces = [text[first:last] for first, last in pairwise(cuts)]
-        found = self._shortened(prefix, [piece for piece in pieces if piece.strip()] or pieces[:1])
-        return [_Input(ids, unpooled) for ids in found]
-
-    def _prompt_tokens(self, prefix: str) -> int:
-        """Tokens at the beginning that are not pooled."""
-        if self._spec.include_prompt or not prefix:
-            return 0
-        if prefix not in self._unpooled:
-            encoding = self._tokenizer.encode(prefix)
-            self._unpooled[prefix] = len(encoding) - (encoding.special_tokens_mask[-1:] == [1])
-        return self._unpooled[prefix]
-
-    # --- tokens to vectors ----------------------------------------------------------------------------
-
-    def _embed(self, inputs: list[_Input]) -> Vectors:
+    def set_threads(self, threads: int) -> None:
+        """Use so many CPU threads from the next batch on."""
         import torch
 
-        out = np.empty((len(inputs), self._spec.dim), np.float32)
-        with torch.inference_mode():
-            for batch in batches([len(one) for one in inputs], self._budget):
-                out[batch] = self._within_memory([inputs[at] for at in batch])
-        if not np.isfinite(out).all():
-            raise IndexerError(
-                "The model gives no numbers",
-                f"{self._spec.name} in {self.precision}: choose the precision float32, or install it again.",
-            )
-        return out
+        torch.set_num_threads(threads)
 
-    def _within_memory(self, inputs: list[_Input]) -> Vectors:
+    def _run(self, inputs: list[Input]) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            return self._within_memory(inputs)
+
+    def _within_memory(self, inputs: list[Input]) -> Vectors:
         """Vectors of a batch, in halves where the device has no room for the whole."""
         try:
             return self._forward(inputs)
@@ -267,7 +142,7 @@ class TransformerEncoder:
         _log.info("%s is short of memory: batches of %d tokens from now on", self.device, self._budget)
         return np.concatenate([self._within_memory(inputs[:half]), self._within_memory(inputs[half:])])
 
-    def _forward(self, inputs: list[_Input]) -> Vectors:
+    def _forward(self, inputs: list[Input]) -> Vectors:
         import torch
 
         lengths = np.array([len(one) for one in inputs])
@@ -296,17 +171,6 @@ class TransformerEncoder:
             torch.mps.empty_cache()
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """Tokens of a text, and how many at its beginning are not pooled."""
-
-    ids: list[int]
-    unpooled: int
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 def pooled(
     hidden: torch.Tensor, mask: torch.Tensor, pooling: str, unpooled: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -330,7 +194,7 @@ def pooled(
         # Where nothing is left the whole is pooled, for there is nothing else.
         rest = mask & (position > unpooled[:, None])
         mask = torch.where(rest.any(1, keepdim=True), rest, mask)
-    rows = torch.arange(len(hidden), device=hidden.device)
+    rows = torch.arange(hidden.shape[0], device=hidden.device)
     order = torch.arange(mask.shape[1], device=mask.device)
     vectors = []
     for mode in pooling.split("+"):
@@ -351,23 +215,9 @@ def pooled(
     return torch.cat(vectors, dim=1)
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Group texts of similar length, so that little is padded.
-
-    Args:
-        lengths: Tokens of each text.
-        budget: Most tokens of a group, padding included; a single longer text is a group.
-
-    Yields:
-        Positions in `lengths`; each comes once. Longest first: what does not fit into memory fails
-        at once, and not after minutes.
-    """
-    order = sorted(range(len(lengths)), key=lambda at: -lengths[at])
-    first = 0
-    while first < len(order):
-        last = first + max(1, budget // max(1, lengths[order[first]]))
-        yield order[first:last]
-        first = last
+def pad_token(config: Any) -> int:
+    """The token that stands where there is none."""
+    return int(getattr(config, "pad_token_id", None) or 0)
 
 
 def stay_offline() -> None:
@@ -413,10 +263,11 @@ def choose_dtype(device: torch.device, precision: str) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if precision in known:
         return known[precision]
-    if precision != "auto":
+    # What torch has for 8 bits is slower than its other types, or needs a compiler.
+    if precision not in {"auto", "int8"}:
         raise FatalError(
             "The precision is not known",
-            f"{precision!r} is none. Choose auto, float32, bfloat16 or float16.",
+            f"{precision!r} is none. Choose auto, float32, bfloat16, float16 or int8.",
         )
     if device.type == "cpu":
         return torch.float32
