@@ -19,7 +19,7 @@ from indexer import settings as settings_module
 from indexer.api import local_path
 from indexer.cli_models import _duration, models_app
 from indexer.cli_servers import chroma
-from indexer.client import IndexerClient, find_service
+from indexer.client import IndexerClient, stop_service
 from indexer.errors import FatalError, IndexerError
 
 if TYPE_CHECKING:
@@ -446,12 +446,8 @@ def serve(
 @app.command()
 def stop(context: typer.Context, data_dir: DataDir = None) -> None:
     """Stop the background service; what waits is indexed at the next start."""
-    folder = _data_dir(context, data_dir)
-    if find_service(folder) is None:
+    if not stop_service(_data_dir(context, data_dir)):
         typer.echo("Nothing is running.")
-        return
-    with IndexerClient(folder, start=False, name="cli") as client:
-        client.stop()
 
 
 @app.command()

@@ -26,8 +26,11 @@ from indexer.errors import FatalError, IndexerError
 from indexer.settings import EmbeddingServer, Settings, private_folder
 
 ENDPOINT_FILE = "service.json"
+LOCK_FILE = "service.lock"
 # One that ends takes a moment to let go of the library after it stopped listening.
 START_AGAIN_S = 1.0
+# What a service may take to accept a connection and to greet.
+ANSWER_S = 10.0
 _R = TypeVar("_R", bound=api.Reply)
 
 
@@ -149,12 +152,73 @@ def _read_endpoint(data_dir: Path) -> Endpoint | None:
 def _connect(endpoint: Endpoint) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(10)
+        connection.settimeout(ANSWER_S)
         connection.connect(endpoint.address)
     except OSError:
         connection.close()
         raise
     return connection
+
+
+def stop_service(data_dir: Path, timeout: float = 60.0) -> bool:
+    """End the service of a library, of whatever release it is, and wait until it has let go of the library.
+
+    Args:
+        data_dir: The library's data folder.
+        timeout: Seconds to wait for one that cannot be spoken with.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        FatalError: It does not end, or it cannot be told which process it is.
+    """
+    if find_service(data_dir) is None:
+        return False
+    try:
+        with IndexerClient(data_dir, start=False, name="stop") as client:
+            client.stop()
+    except FatalError:
+        # One of another release does not understand us, and one that hangs does not listen. All end in good
+        # order at this signal.
+        pid = _owner(data_dir)
+        if pid is None:
+            raise
+        _end(pid, timeout)
+    return True
+
+
+def _owner(data_dir: Path) -> int | None:
+    """The process that is the service of a library: the one that says so and has the lock file open."""
+    import psutil
+
+    try:
+        pid = json.loads((data_dir / ENDPOINT_FILE).read_text(encoding="utf-8"))["pid"]
+        process = psutil.Process(pid)
+        open_files = {file.path for file in process.open_files()}
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    return pid if str(data_dir.resolve() / LOCK_FILE) in open_files else None
+
+
+def _end(pid: int, timeout: float) -> None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+        process.wait(timeout)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        raise FatalError(
+            "The indexing service does not end",
+            f"It was asked to {timeout:.0f} seconds ago. Its process is {pid}: kill -9 {pid}",
+        ) from None
+    except psutil.AccessDenied:
+        raise FatalError(
+            "The indexing service is somebody else's", f"Its process is {pid}; its owner can end it."
+        ) from None
 
 
 class IndexerClient:
@@ -397,12 +461,16 @@ class IndexerClient:
             raise IndexerError("The question is too long", "Ask in fewer words.")
         try:
             self._socket.sendall(line)
+        except TimeoutError as error:
+            raise _busy() from error
         except OSError as error:
             raise _lost(error) from error
 
     def _receive(self) -> api.Reply:
         try:
             line = self._lines.readline(api.MAX_REPLY_BYTES)
+        except TimeoutError as error:
+            raise _busy() from error
         except OSError as error:
             raise _lost(error) from error
         if not line.endswith(b"\n"):
@@ -413,6 +481,13 @@ class IndexerClient:
             raise FatalError(
                 "The service answers strangely", "It may be of another release. Stop it and try again."
             ) from error
+
+
+def _busy() -> FatalError:
+    return FatalError(
+        "The indexing service does not answer",
+        f"It has been busy for {ANSWER_S:.0f} seconds. Try again in a moment; `dragoman stop` ends it.",
+    )
 
 
 def _lost(error: OSError | None) -> FatalError:

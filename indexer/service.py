@@ -29,7 +29,7 @@ from typing import Any, TextIO
 import msgspec
 
 from indexer import __version__, api
-from indexer.client import ENDPOINT_FILE
+from indexer.client import ENDPOINT_FILE, LOCK_FILE
 from indexer.errors import FatalError, IndexerError
 from indexer.library import Library
 from indexer.query import complete
@@ -437,7 +437,7 @@ def _redirect_output(data_dir: Path) -> None:
 
 def _lock(data_dir: Path) -> TextIO | None:
     """The open lock file that makes this process the library's only service, or None."""
-    file = (data_dir / "service.lock").open("w", encoding="utf-8")
+    file = (data_dir / LOCK_FILE).open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,30 @@ def test_another_version_is_told_and_hundreds_of_idle_connections_do_no_harm(lib
         assert isinstance(await wire.answer(), api.Status)
 
     serve(library, talk)
+
+
+def test_a_model_that_has_to_be_loaded_for_a_search_holds_up_nobody(library: FakeLibrary) -> None:
+    loaded = threading.Event()
+
+    def searcher(model: str = "") -> Any:
+        assert loaded.wait(30)
+        raise IndexerError(f"{model} is still being prepared", "")
+
+    library.searcher = searcher  # type: ignore[attr-defined]
+
+    async def talk(peers: Peers) -> None:
+        wire = await peers.connect()
+        await wire.ask(api.Search(id=1, query="x", model="large"), api.GetStatus(id=2))
+        assert isinstance(await wire.answer(), api.Status)
+        loaded.set()
+        answer = await wire.answer()
+        assert isinstance(answer, api.Failed)
+        assert answer.title == "large is still being prepared"
+
+    try:
+        serve(library, talk)
+    finally:
+        loaded.set()
 
 
 def test_ending_with_clients_connected_says_goodbye_and_logs_no_fault(
