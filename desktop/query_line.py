@@ -405,6 +405,12 @@ class WhyPopup(QFrame):
 
     def _facts(self, passage: api.Passage, weak: bool) -> list[tuple[str, str]]:
         why = passage.why
+        if not wording.compared(passage) and (why.words or why.terms):
+            unknown = self.tr("Not compared: the language model is not ready.")
+            return [
+                (self.tr("By its words"), wording.printable(", ".join(why.terms[:12]))),
+                (self.tr("By its meaning"), unknown),
+            ]
         if not wording.compared(passage):
             return [(self.tr("Filters"), self.tr("It fulfils them. There was nothing to compare it with."))]
         percent = wording.percent(passage.similarity)

@@ -41,7 +41,6 @@ class ResultsPane(QFrame):
         self.better_button = QPushButton(self.tr("Better order available"))
         self.better_button.setObjectName("betterOrder")
         self.better_button.setProperty("link", True)
-        self.better_button.setToolTip(self.tr("The reranker is done. Order the list as it says (Ctrl+R)"))
         self.better_button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.better_button.hide()
         row.addWidget(self.better_button)

@@ -159,7 +159,12 @@ class StatusStrip(QFrame):
         elif encoder.state == "failed":
             text = self.tr("Language model failed")
         self.encoder.setText(text)
-        lines = [name, encoder.message, self.tr("Models (Ctrl+Shift+L)")]
+        resting = self.tr("Its memory is free; it is loaded again for the next search.")
+        lines = [
+            name,
+            resting if encoder.state == "resting" else encoder.message,
+            self.tr("Models (Ctrl+Shift+L)"),
+        ]
         self.encoder.setToolTip("\n".join(line for line in lines if line))
         self.encoder.setAccessibleName(self.tr("Model: %1").replace("%1", name or text))
         self.encoder.setVisible(bool(text))

@@ -121,6 +121,7 @@ class MainWindow(QWidget):
         self._better: api.SearchResult | None = None  # a better order that waits for the person
         self._walked = False  # whether the person has moved in the list since it was filled
         self._reranked = False
+        self._by_words = False  # whether the meaning of what is shown was not compared (yet)
         self._problems: tuple[api.QueryProblem, ...] = ()
         self._final = False
         self._took = 0.0
@@ -524,20 +525,29 @@ class MainWindow(QWidget):
         if not refine:  # what the person waited for; the best sentences are marked after that
             self._took = reply.took_ms
             self._walked = self._reranked = False
-        elif self._reranked and not reply.final:
+        elif (self._reranked or (reply.by_words and not self._by_words)) and not reply.final:
             return  # the same search once more, since files came in: not back to the order before
         self._no_better()
         self._shown = self._asked
-        if refine and reply.reranked and self._walked and self.results.results.moves(reply.hits):
+        reorders = reply.reranked or (self._by_words and not reply.by_words)
+        if refine and reorders and self._walked and self.results.results.moves(reply.hits):
             # Rows do not move below somebody's hands.
             self._better = reply
+            self.better_button.setToolTip(
+                self.tr("The reranker is done. Order the list as it says (Ctrl+R)")
+                if reply.reranked
+                else self.tr("The meaning has been compared, too. Show that answer (Ctrl+R)")
+            )
             self.better_button.show()
+            self._summarise()
             return
         self._show_result(reply, refine=refine)
 
     def _show_result(self, reply: api.SearchResult, *, refine: bool) -> None:
-        self._reranked = reply.reranked
-        self.results.show_hits(reply.hits, refine=refine)
+        # Who has not begun to look at what the words found begins with the best there is now.
+        anew = self._by_words and not reply.by_words and not self._walked
+        self._reranked, self._by_words = reply.reranked, reply.by_words
+        self.results.show_hits(reply.hits, refine=refine and not anew)
         if self.comparing:
             self.compare.mark()
         self._show_problems(reply.problems)
@@ -577,7 +587,13 @@ class MainWindow(QWidget):
             self.summary.setText(self.tr("Searching…"))
             return
         model = self.results.results
-        self.summary.setText(wording.found(model.strong, len(model.hits), self._took))
+        text = wording.found(model.strong, len(model.hits), self._took)
+        if self._by_words and self._better is None:
+            more = (
+                self.tr("by their words only") if self._final else self.tr("by their words; by meaning soon…")
+            )
+            text = f"{text}  ·  {more}"
+        self.summary.setText(text)
 
     def _selected(self) -> None:
         row = self.results.current()
@@ -1093,6 +1109,8 @@ class MainWindow(QWidget):
             reasons.append(self.tr("Not everything is read yet: %1.").replace("%1", text))
         if status is not None and status.encoder.state == "loading":
             reasons.append(self.tr("The language model is still loading; only words are compared so far."))
+        if status is not None and status.encoder.state == "failed":
+            reasons.append(self.tr("The language model could not be loaded; only words are compared."))
         for folder in folders:
             if not folder.online:
                 text = self.tr("The folder %1 is offline.")

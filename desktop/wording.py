@@ -259,6 +259,12 @@ def query_problem(problem: api.QueryProblem, query: str) -> str:
             QCoreApplication.translate("Wording", "Too many alternatives; only the first are searched"),
         ),
         (
+            r"only words were compared, because there is no language model.*",
+            QCoreApplication.translate(
+                "Wording", "Only words were compared, since the language model cannot be used"
+            ),
+        ),
+        (
             r"a filter beside OR narrows nothing.*",
             QCoreApplication.translate(
                 "Wording", "A filter beside OR narrows nothing when free words are the other choice"

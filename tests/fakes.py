@@ -165,6 +165,7 @@ class FakeService:
         self.hold_install.set()
         self._cancelled: set[int] = set()
         self.reranked = False
+        self.words_first = False  # whether the first answer is by words
         self.query_problems: tuple[api.QueryProblem, ...] = ()
         self.fail: dict[type[api.Request], tuple[str, str]] = {}
         self.hold = threading.Event()  # cleared: searches wait for it
@@ -267,6 +268,7 @@ class FakeService:
                 took_ms=38.0 + i * 21,
                 problems=self.query_problems,
                 reranked=self.reranked and final and i > 0,
+                by_words=self.words_first and i == 0,
             )
             self._send(connection, reply)
 

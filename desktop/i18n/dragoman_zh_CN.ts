@@ -623,6 +623,26 @@
         <source>The folder %1 is offline.</source>
         <translation>文件夹 %1 处于离线状态。</translation>
     </message>
+    <message>
+        <source>The meaning has been compared, too. Show that answer (Ctrl+R)</source>
+        <translation>含义也已比对完成。显示该结果 (Ctrl+R)</translation>
+    </message>
+    <message>
+        <source>by their words only</source>
+        <translation>仅按词语</translation>
+    </message>
+    <message>
+        <source>by their words; by meaning soon…</source>
+        <translation>先按词语；稍后按含义…</translation>
+    </message>
+    <message>
+        <source>The language model could not be loaded; only words are compared.</source>
+        <translation>语言模型无法加载；只比对了词语。</translation>
+    </message>
+    <message>
+        <source>The reranker is done. Order the list as it says (Ctrl+R)</source>
+        <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
+    </message>
 </context>
 <context>
     <name>ModelCard</name>
@@ -1126,10 +1146,6 @@
         <translation>有更好的排序</translation>
     </message>
     <message>
-        <source>The reranker is done. Order the list as it says (Ctrl+R)</source>
-        <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
-    </message>
-    <message>
         <source>Compare</source>
         <translation>比较</translation>
     </message>
@@ -1597,6 +1613,10 @@
         <source>Up to date – %1, %2</source>
         <translation>已是最新 – %1，%2</translation>
     </message>
+    <message>
+        <source>Its memory is free; it is loaded again for the next search.</source>
+        <translation>已释放内存；下次搜索时会重新加载。</translation>
+    </message>
 </context>
 <context>
     <name>TextView</name>
@@ -1779,6 +1799,10 @@
     <message>
         <source>Cosine</source>
         <translation>余弦值</translation>
+    </message>
+    <message>
+        <source>Not compared: the language model is not ready.</source>
+        <translation>未比对：语言模型尚未就绪。</translation>
     </message>
 </context>
 <context>
@@ -2034,6 +2058,10 @@
     <message>
         <source>%1 tokens/s</source>
         <translation>每秒 %1 个词元</translation>
+    </message>
+    <message>
+        <source>Only words were compared, since the language model cannot be used</source>
+        <translation>只比对了词语，因为语言模型无法使用</translation>
     </message>
 </context>
 </TS>

@@ -190,6 +190,101 @@ def test_a_reranked_answer_waits_while_somebody_walks_through_the_list(desk: Des
     assert not window.better_button.isVisible()
 
 
+def worded(desk: Desk) -> tuple[api.Hit, api.Hit]:  # noqa: F811
+    """A service whose model is not ready: first what the words find, then by meaning, then marked."""
+    why = api.Why(cosine=0.0, meaning=0.0, words=1.2, terms=("pump",))
+    by_words = hit("/lib/words.txt", "The pump.")
+    passage = msgspec.structs.replace(by_words.passages[0], similarity=0.0, why=why)
+    by_words = msgspec.structs.replace(by_words, similarity=0.0, passages=(passage,))
+    by_meaning = hit("/lib/meaning.txt", "It moves water.")
+    others = three(marks=False)
+    desk.service.search = lambda _: [[by_words, *others], [by_meaning, *others], [by_meaning, *others]]
+    desk.service.words_first = True
+    desk.service.hold_final.clear()
+    return by_words, by_meaning
+
+
+def test_what_the_words_find_is_shown_until_the_meaning_is_compared(desk: Desk) -> None:  # noqa: F811
+    worded(desk)
+    window = desk.open()
+    window._ask_question("pump")
+    desk.until(lambda: len(paths(window)) == 4)
+    assert paths(window)[0] == "/lib/words.txt"
+    assert "by meaning soon" in window.summary.text()
+    index = window.results.results.index(0)
+    assert "0" not in str(window.results.results.data(index, Qt.ItemDataRole.AccessibleTextRole))
+    QTest.keyClick(window.field, Qt.Key.Key_I, Qt.KeyboardModifier.ControlModifier)
+    popup = window.findChild(WhyPopup)
+    assert popup is not None
+    assert [label.text() for label in popup.findChildren(QLabel, "whyValue")] == [
+        "pump",
+        "Not compared: the language model is not ready.",
+    ]
+    popup.close()
+    desk.service.hold_final.set()
+    desk.until(lambda: window._final)
+    assert paths(window)[0] == "/lib/meaning.txt"
+    assert "meaning" not in window.summary.text()
+    row = window.current_row()
+    assert row is not None
+    assert row.hit.path == "/lib/meaning.txt"
+    assert not window.better_button.isVisible()
+
+
+def test_the_meaning_waits_while_somebody_walks_through_what_the_words_found(
+    desk: Desk,  # noqa: F811
+) -> None:
+    by_words, by_meaning = worded(desk)
+    window = desk.open()
+    window._ask_question("pump")
+    desk.until(lambda: len(paths(window)) == 4)
+    QTest.keyClick(window.field, Qt.Key.Key_Down)
+    before = window.current_row()
+    desk.service.hold_final.set()
+    desk.until(lambda: window._final)
+    assert window.better_button.isVisible()
+    assert "meaning" in window.better_button.toolTip()
+    assert paths(window)[0] == by_words.path
+    assert window.current_row() == before
+    QTest.keyClick(window.field, Qt.Key.Key_R, Qt.KeyboardModifier.ControlModifier)
+    assert paths(window)[0] == by_meaning.path
+    assert not window.better_button.isVisible()
+
+
+def test_files_that_come_in_do_not_bring_back_what_only_the_words_found(desk: Desk) -> None:  # noqa: F811
+    _, by_meaning = worded(desk)
+    desk.service.hold_final.set()
+    window = desk.open()
+    window._ask_question("pump")
+    desk.until(lambda: window._final)
+    desk.service.hold_final.clear()
+    taken: list[api.Reply] = []
+    take = window._take_result
+
+    def spied(reply: api.Reply) -> None:
+        take(reply)
+        taken.append(reply)
+
+    window._take_result = spied  # type: ignore[method-assign]
+    window._search_again()
+    desk.until(lambda: bool(taken))
+    assert paths(window)[0] == by_meaning.path
+    assert "meaning" not in window.summary.text()
+
+
+def test_without_a_model_the_answer_says_that_only_words_were_compared(desk: Desk) -> None:  # noqa: F811
+    worded(desk)
+    desk.service.search = lambda _: [three(marks=False)]
+    message = "only words were compared, because there is no language model. It is gone: Look."
+    desk.service.query_problems = (api.QueryProblem(start=0, end=0, message=message),)
+    window = desk.open()
+    window._ask_question("pump")
+    desk.until(lambda: window._final)
+    assert "by their words only" in window.summary.text()
+    assert window.misunderstood.text() == "Only words were compared, since the language model cannot be used"
+    assert len(paths(window)) == 3
+
+
 def test_files_that_come_in_do_not_bring_back_the_order_before(desk: Desk) -> None:  # noqa: F811
     found = reordered(desk)
     desk.service.hold_final.set()

@@ -8,7 +8,7 @@ import itertools
 import logging
 import random
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from indexer.api import Locator, Task
 from indexer.document import Chunk
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.thread import EncoderThread
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 from indexer.query import Condition
-from indexer.search import Searcher
+from indexer.search import Searcher, WordSearcher
 from indexer.segment import sentences
 from indexer.store import FileUpdate, ModelKey, Pool, Store, StoredChunk
 
@@ -570,6 +570,108 @@ def test_searches_beside_one_another_mark_right_with_a_small_memory(
 
     asyncio.run(together())
     assert len(searcher._sentences) <= 2
+
+
+# --- while there is no model ----------------------------------------------------------------------------
+
+
+def loading(store: Store, load: Callable[[], Mind]) -> Iterator[Searcher]:
+    thread = EncoderThread(load)
+    thread.start()
+    try:
+        yield Searcher(store, thread)
+    finally:
+        thread.stop()
+
+
+async def one_by_one(searcher: Searcher, query: str, between: Callable[[], None]) -> list[api.SearchResult]:
+    results: list[api.SearchResult] = []
+    async for result in searcher.search(api.Search(id=next(_ids), query=query)):
+        if not results:
+            between()
+        results.append(result)
+    return results
+
+
+def test_the_words_answer_while_the_model_is_loading(store: Store, mind: Mind) -> None:
+    ready = threading.Event()
+
+    def load() -> Mind:
+        assert ready.wait(30)
+        return mind
+
+    for searcher in loading(store, load):
+        first, *others = asyncio.run(one_by_one(searcher, "kochen cat", ready.set))
+        assert first.by_words
+        assert not first.final
+        assert set(names(first.hits)) == {"cat.txt", "de/kaffee.txt"}
+        cat = next(hit.passages[0] for hit in first.hits if hit.path.endswith("cat.txt"))
+        assert [cat.text[a:b] for a, b in cat.words] == ["cat"]
+        assert cat.why == api.Why(cosine=0.0, meaning=0.0, words=cat.why.words, terms=("cat",))
+        assert cat.why.words > 0
+        assert not any(hit.weak for hit in first.hits)
+        assert not any(result.by_words for result in others)
+        assert [result.final for result in others] == [False, True]
+        # The cat in other languages is found by meaning only.
+        assert {"cat.txt", "katze.txt", "猫.txt"} <= set(names(others[-1].hits))
+        again = asyncio.run(answers(searcher, "cat"))
+        assert not any(result.by_words for result in again)
+
+
+def test_words_are_compared_within_what_filters_leave(store: Store) -> None:
+    searcher = WordSearcher(store)
+
+    def found(query: str, **more: object) -> api.SearchResult | None:
+        request = api.Search(id=1, query=query, **more)  # type: ignore[arg-type]
+        return asyncio.run(searcher.answer(request))
+
+    def named(query: str, **more: object) -> list[str]:
+        result = found(query, **more)
+        assert result is not None
+        assert result.by_words
+        return names(result.hits)
+
+    assert named("filler number") != []
+    assert named("cat ext:md") == []
+    assert set(named("kochen OR sofa lang:de")) == {"de/kaffee.txt", "katze.txt"}
+    assert named("schläft", folders=(f"{ROOT}/de",)) == []
+    assert named("", like=api.Like(text="The vet saw the cat."))[0] == "cat.txt"
+    assert named("boiler.md") == ["boiler.md"]
+    assert named("the", limit=0) != []
+    assert named("qqqq") == []
+    assert found("cat", like=api.Like(path=f"{ROOT}/cat.txt")) is None
+    listed = found("ext:md")
+    assert listed is not None
+    assert (names(listed.hits), listed.final, listed.by_words) == (["boiler.md"], True, False)
+
+
+def test_without_a_model_the_words_are_the_answer_and_say_why(store: Store) -> None:
+    def load() -> Mind:
+        raise FatalError("The model is gone", "Look for it.")
+
+    for searcher in loading(store, load):
+        (found,) = asyncio.run(answers(searcher, "cat xyzzy:"))
+        assert found.final
+        assert found.by_words
+        assert names(found.hits) == ["cat.txt"]
+        assert "The model is gone" in found.problems[-1].message
+        assert asyncio.run(answers(searcher, "ext:md"))[-1].problems == ()
+        # Another model was asked for, not whatever answers.
+        with pytest.raises(FatalError, match="The model is gone"):
+            ask(searcher, "cat", model="other")
+
+
+def test_a_model_that_is_late_is_not_waited_for_with_nothing_to_show(
+    searcher: Searcher, mind: Mind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(searcher, "boiler")
+    monkeypatch.setattr(search, "LATE_S", 0.0)
+    mind.gate.clear()
+    first, *others = asyncio.run(one_by_one(searcher, "cat", mind.gate.set))
+    assert first.by_words
+    assert names(first.hits) == ["cat.txt"]
+    assert others[-1].final
+    assert not others[-1].by_words
 
 
 # --- giving up, failing, keeping quiet ------------------------------------------------------------------
