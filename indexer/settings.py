@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import platformdirs
 import tomli_w
+from msgspec import Meta
 
 from indexer.errors import FatalError
 
 SETTINGS_FILE = "settings.toml"
+
+# Ranges hold for what is read: the file, and messages. The window's fields keep within them.
+_Count = Annotated[int, Meta(ge=0)]
 
 
 class EmbeddingServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,12 +42,12 @@ class EmbeddingServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     model: str = ""
     key: str = ""
     insecure: bool = False
-    dimensions: int = 0
+    dimensions: _Count = 0
     query_prefix: str = ""
     passage_prefix: str = ""
-    max_tokens: int = 8192
-    batch: int = 64
-    concurrency: int = 4
+    max_tokens: Annotated[int, Meta(ge=16)] = 8192
+    batch: Annotated[int, Meta(ge=1, le=1024)] = 64
+    concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
 
 
 class ChromaServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,17 +116,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ignore: tuple[str, ...] = ()
     index_hidden: bool = False
-    max_file_mb: int = 64
-    extraction_workers: int = 0
-    extraction_deadline_s: float = 120.0
-    extraction_memory_mb: int = 2048
-    encoder_threads: int = 0
+    max_file_mb: Annotated[int, Meta(ge=1)] = 64
+    extraction_workers: Annotated[int, Meta(ge=0, le=256)] = 0
+    extraction_deadline_s: Annotated[float, Meta(ge=1, le=86_400)] = 120.0
+    extraction_memory_mb: Annotated[int, Meta(ge=256)] = 2048
+    encoder_threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     device: str = "auto"
     precision: str = "auto"
     engine: str = "auto"
     speed: Literal["gentle", "balanced", "full"] = "balanced"
-    unload_minutes: float = 10.0
-    context_tokens: int = 0
+    unload_minutes: Annotated[float, Meta(ge=0, le=1_000_000)] = 10.0
+    context_tokens: _Count = 0
     gguf_engine: str = "auto"
     instructions: Instructions = Instructions()
     servers: tuple[EmbeddingServer, ...] = ()

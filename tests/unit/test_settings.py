@@ -18,7 +18,27 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert settings.load(tmp_path) == Settings()
 
 
-@pytest.mark.parametrize("text", ["max_file_mb = ", "max_file_mb = 'big'", "unknown = 1", "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_file_mb = ",
+        "max_file_mb = 'big'",
+        "unknown = 1",
+        "\xff",
+        "extraction_workers = -3",
+        "encoder_threads = -1",
+        "context_tokens = -512",
+        "max_file_mb = 0",
+        "extraction_deadline_s = nan",
+        "extraction_deadline_s = -inf",
+        "unload_minutes = nan",
+        "extraction_memory_mb = 1",
+        *(
+            f"[[servers]]\nname = 'a'\nurl = 'http://127.0.0.1'\n{wrong}"
+            for wrong in ("batch = 0", "batch = -1", "concurrency = 0", "dimensions = -1", "max_tokens = 0")
+        ),
+    ],
+)
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "settings.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(FatalError) as caught:
