@@ -53,7 +53,7 @@ class Pace(NamedTuple):
     """How indexing works now.
 
     Attributes:
-        threads: CPU threads of the encoder; 0 for as many as it was loaded with.
+        threads: CPU threads of the encoder; 0 to leave them as they are.
         share: Part of the time, above 0 and up to 1, that the encoder may spend on passages nobody waits for.
         extractors: Most files that are read at once; 0 for as many as there are children.
         hold: Whether nothing new is begun.
@@ -115,6 +115,7 @@ def decide(settings: Settings, facts: Facts, before: Mood) -> tuple[Pace, Mood]:
         before: The mood of the last decision; `Mood()` at first.
     """
     mood = _mood(facts, before)
+    most = settings.encoder_threads or facts.cores
     half = max(1, facts.cores // 2)
     why: Reason = ""
     if settings.speed != "full":
@@ -130,16 +131,14 @@ def decide(settings: Settings, facts: Facts, before: Mood) -> tuple[Pace, Mood]:
         case "gentle", True:
             pace = Pace(threads=1, share=0.25, extractors=1)
         case "balanced", False:
-            pace = Pace(threads=facts.cores - 1 if facts.cores >= _MANY_CORES else 0)
+            pace = Pace(threads=facts.cores - 1 if facts.cores >= _MANY_CORES else facts.cores)
         case "full", False:
-            pace = Pace()
+            pace = Pace(threads=most)
         case _:
             pace = Pace(threads=half, share=0.5, extractors=1)
-    if 0 < settings.encoder_threads <= pace.threads:
-        pace = pace._replace(threads=0)
     if mood.full_disk:
         why = "disk"
-    return pace._replace(hold=mood.full_disk, why=why), mood
+    return pace._replace(threads=min(pace.threads, most), hold=mood.full_disk, why=why), mood
 
 
 def _mood(facts: Facts, before: Mood) -> Mood:

@@ -28,6 +28,7 @@ from indexer.embed.load import bundled_info, info_of, load_encoder
 from indexer.embed.space import LanguageSpace, install_profile, space_of
 from indexer.embed.thread import EncoderThread, WaitingEncoder
 from indexer.errors import FatalError, IndexerError, TextError
+from indexer.manners import Pace
 from indexer.search import Searcher
 from indexer.settings import Settings
 from indexer.store import ModelKey, PendingText, Role, Store, StoredModel, VectorIndex
@@ -80,6 +81,7 @@ class Models:
         settings: The settings that hold now.
         open_searcher: Makes a searcher of a model.
         changed: Called with the new active model after each switch, before the old one is let go.
+        pace: How to work on what nobody waits for.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Models:
         *,
         open_searcher: Callable[[EncoderThread, VectorIndex], Searcher],
         changed: Callable[[Live], None],
+        pace: Callable[[], Pace] = Pace,
     ) -> None:
         self.store = store
         self.open_searcher = open_searcher
         self._settings = settings
         self._changed = changed
+        self._pace = pace
         self._lock = threading.RLock()
         self._live: Live | None = None
         self._sides: dict[str, _Side] = {}
@@ -167,7 +171,7 @@ class Models:
         )
 
     def _load(self, choice: ModelChoice, info: EncoderInfo) -> Live:
-        encoder = self.encoder_of(choice, info.key)
+        encoder = self.encoder_of(choice, info)
         # Importing torch holds up everything else for seconds, so the index is opened first.
         known = space_of(info.key)
         if known is None:
@@ -180,24 +184,29 @@ class Models:
             encoder.stop()
             raise
         if known is not None:
-            encoder.start()
+            # What is given back when it is idle need not be taken before there is something to do.
+            encoder.start(load=not self._idle_s())
         return Live(choice, info, encoder, index, self.open_searcher(encoder, index))
 
-    def encoder_of(self, choice: ModelChoice, key: str = "") -> EncoderThread:
+    def encoder_of(self, choice: ModelChoice, info: EncoderInfo | None = None) -> EncoderThread:
         """A thread for a model, not started.
 
         Args:
             choice: Which.
-            key: Of the index it is for; another model under that name is then refused. Empty for any.
+            info: What its index is for; another model under that name is then refused. None for any.
         """
 
         def load() -> Encoder:
             encoder = load_encoder(self._settings(), choice)
-            if key and encoder.info.key != key:
+            if info is not None and encoder.info.key != info.key:
                 raise _changed_since(encoder.info.name)
             return encoder
 
-        return EncoderThread(load)
+        return EncoderThread(load, info=info, pace=self._pace, idle_s=self._idle_s)
+
+    def _idle_s(self) -> float:
+        """Seconds without work after which a model is let go; 0 for never."""
+        return max(0.0, 60.0 * self._settings().unload_minutes)
 
     @staticmethod
     def space_for(encoder: EncoderThread, info: EncoderInfo) -> LanguageSpace:
@@ -225,8 +234,10 @@ class Models:
         new = self._settings()
         with self._lock:
             live, sides = self._live, list(self._sides.values())
-        if live is not None and _loaded_with(old, live.choice) != _loaded_with(new, live.choice):
-            self.reload()
+        if live is not None:
+            if _loaded_with(old, live.choice) != _loaded_with(new, live.choice):
+                self.reload()
+            self.live.encoder.look_again()
         for side in sides:
             if _loaded_with(old, side.choice) != _loaded_with(new, side.choice):
                 side.reload()
@@ -238,8 +249,8 @@ class Models:
             old = self._live
             if old is None or self._closed:
                 return
-            encoder = self.encoder_of(old.choice, old.info.key)
-            encoder.start()
+            encoder = self.encoder_of(old.choice, old.info)
+            encoder.start(load=old.encoder.status.state != "resting")
             searcher = self.open_searcher(encoder, old.index)
             self._live = replace(old, encoder=encoder, searcher=searcher)
             self._changed(self._live)
@@ -520,8 +531,12 @@ class Models:
             thread.start()
 
     def paused(self) -> bool:
-        """Whether building has to wait."""
+        """Whether building has to wait because a person said so."""
         return self._settings().paused
+
+    def held(self) -> bool:
+        """Whether building has to wait because there is too little room on the disk."""
+        return self._pace().hold
 
     # --- asking ------------------------------------------------------------------------------
 
@@ -782,7 +797,7 @@ class _Side:
         if self._doubtful:
             self.info = self._models.look_again(self.choice, self.info.key)
             self._doubtful = False
-        encoder = self._models.encoder_of(self.choice, self.info.key)
+        encoder = self._models.encoder_of(self.choice, self.info)
         with self._wake:
             if self._stopping:
                 raise FatalError("The model was stopped", "It is no longer used.")
@@ -824,7 +839,9 @@ class _Side:
             self._state, self._message = "building", ""
             if self._reloading:
                 return False
-            if self._models.paused():
+            if held := self._models.held():
+                self._state, self._message = "waiting", "There is too little room on the disk."
+            if held or self._models.paused():
                 self._samples.clear()
                 self._rest(KEEP_S)
                 continue

@@ -41,6 +41,8 @@ _BYTES_A_TOKEN = 4
 _OVERHEAD_TOKENS = 4
 # However slow a server, a change of the pace is followed after so long.
 _LONGEST_BREAK_S = 2.0
+# Changing the number of threads may take as long as a few searches; not while somebody types.
+_QUIET_S = 2.0
 
 _Result = TypeVar("_Result")
 _Lane = Literal["query", "urgent", "passage"]
@@ -64,10 +66,10 @@ class Aborts(Protocol):
 
 @runtime_checkable
 class SetsThreads(Protocol):
-    """An encoder whose number of CPU threads can be changed while it is loaded, at little cost."""
+    """An encoder whose number of CPU threads can be changed while it is loaded, in less than a second."""
 
     def set_threads(self, threads: int) -> None:
-        """Compute with so many threads from the next call on; 0 for as many as it was loaded with."""
+        """Compute with so many threads from the next call on, at least 1."""
 
 
 @dataclass(eq=False)
@@ -143,7 +145,8 @@ class EncoderThread:
         self._loaded_once = False
         self._used_at = 0.0
         self._break_from = self._worked_s = 0.0
-        self._threads = 0
+        self._threads = 0  # that were set
+        self._asked_at = 0.0
         self._failure: FatalError | None = None
         self._aborts: Aborts | None = None
         self._stopping = self._finishing = False
@@ -309,6 +312,7 @@ class EncoderThread:
             return self._loaded_once
         self._loaded_once = True
         self._threads = 0
+        self._asked_at = 0.0
         self._status = EncoderStatus(
             model=encoder.info.name,
             state="ready",
@@ -349,6 +353,8 @@ class EncoderThread:
                 call = self._calls.popleft() if self._calls else None
             if call is not None:
                 call[0](encoder)
+            if queries:
+                self._asked_at = time.monotonic()
             for task in dict.fromkeys(job.task for job in queries):
                 self._serve_queries(encoder, task, [job for job in queries if job.task == task])
             self._serve_passages(encoder)
@@ -414,7 +420,6 @@ class EncoderThread:
     def _serve_queries(self, encoder: Encoder, task: Task, jobs: list[_Job]) -> None:
         """Embed all queries of a task that wait; one that cannot be embedded fails alone."""
         encode = partial(encoder.encode_queries, task=task)
-        self._use_threads(encoder, 0)
         for job in jobs:
             self._take_up(encoder, job)
         jobs = [job for job in jobs if not job.over]
@@ -450,7 +455,8 @@ class EncoderThread:
                 return
             job = lane.popleft()
         begun = time.monotonic()
-        self._use_threads(encoder, 0 if lane is urgent else self._pace().threads)
+        if lane is ordinary:
+            self._use_threads(encoder, self._pace().threads)
         self._take_up(encoder, job)
         if not job.over:
             self._step(encoder.encode_passages, job)
@@ -462,7 +468,8 @@ class EncoderThread:
                 lane.append(job)
 
     def _use_threads(self, encoder: Encoder, threads: int) -> None:
-        if threads != self._threads and isinstance(encoder, SetsThreads):
+        quiet = time.monotonic() - self._asked_at > _QUIET_S
+        if threads and threads != self._threads and quiet and isinstance(encoder, SetsThreads):
             encoder.set_threads(threads)
             self._threads = threads
 
