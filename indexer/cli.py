@@ -527,10 +527,10 @@ def _wait(client: IndexerClient) -> None:
                 break
             if now.state == "paused":
                 raise IndexerError("Indexing is paused", "Run `dragoman resume` to go on.")
+            if now.state == "failed":
+                raise IndexerError(now.notices[0].title, now.notices[0].message)
             if now.encoder.state == "failed":
                 raise IndexerError("The model cannot be used", now.encoder.message)
-            if now.state == "starting" and now.notices:
-                raise IndexerError(now.notices[0].title, now.notices[0].message)
     console.print(f"{now.files:,} files, {now.chunks:,} passages in the index.", highlight=False)
     if now.failed or now.skipped:
         console.print(

@@ -43,6 +43,7 @@ class Library:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self._stamp = settings_module.stamp(data_dir)
         self.settings = settings_module.load(data_dir)
         self.store = Store(data_dir, self.settings.chroma)
         self.by_words = WordSearcher(self.store)
@@ -451,7 +452,7 @@ class Library:
         if self._pipeline is None:
             return api.Status(
                 id=request_id,
-                state="starting",
+                state="starting" if self._failure is None else "failed",
                 files=counts.files,
                 chunks=counts.chunks,
                 waiting=0,
@@ -534,11 +535,16 @@ class Library:
     def put_settings(self, new: Settings) -> None:
         """Store settings and follow them; changed ignore rules cause a sweep of every folder.
 
+        What a person wrote into the file meanwhile stays, except for what differs in `new`.
+
         Raises:
-            IndexerError: They cannot be stored, and are not followed.
+            IndexerError: They cannot be stored, or the file cannot be read any more; they are not followed.
         """
         with self._changing:
-            old = self.settings
+            edited, _ = self._edited()
+            if edited is not None:
+                names = [n for n in new.__struct_fields__ if getattr(new, n) != getattr(self.settings, n)]
+                new = msgspec.structs.replace(edited, **{name: getattr(new, name) for name in names})
             if new.chroma.url:
                 check_chroma_server(new.chroma)
             try:
@@ -547,20 +553,54 @@ class Library:
                 raise IndexerError(
                     "The settings cannot be stored", f"{self.data_dir}: {error.strerror}."
                 ) from error
-            self.settings = new
-            self.models.follow(old)
-            if self._pipeline is None or self._pool is None:
-                return  # whatever they say is read at the start
-            self._pipeline.paused = new.paused
-            self._pool.update(new)
-            if old.chroma != new.chroma:
-                self.store.use_chroma(new.chroma)
-            if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
-                for root in self.store.roots():
-                    self._rules.pop(root.path, None)
-                    self._open_root(root.path)
-            if new.max_file_mb > old.max_file_mb:
-                self._retry_larger_than(old.max_file_mb << 20)
+            self._stamp = settings_module.stamp(self.data_dir)
+            self._notices.pop("settings", None)
+            self._follow(new)
+
+    def follow_file(self) -> None:
+        """Follow what a person wrote into the settings' file, if anything; cheap where nothing was."""
+        with self._changing:
+            try:
+                edited, stamp = self._edited()
+                if edited is not None:
+                    if edited.chroma.url:
+                        check_chroma_server(edited.chroma)
+                    self._follow(edited)
+            except IndexerError as error:
+                if "settings" not in self._notices:
+                    log.warning("%s", error.title)
+                message = f"{error.message} The settings of before hold until then."
+                self._notices["settings"] = api.Notice(title=error.title, message=message)
+                return
+            self._stamp = stamp
+            self._notices.pop("settings", None)
+
+    def _edited(self) -> tuple[Settings | None, Any]:
+        """What a person wrote into the file since it was read or written here, and the file's stamp.
+
+        Raises:
+            FatalError: It cannot be read.
+        """
+        stamp = settings_module.stamp(self.data_dir)
+        if stamp is None or stamp == self._stamp:
+            return None, self._stamp
+        return settings_module.load(self.data_dir), stamp
+
+    def _follow(self, new: Settings) -> None:
+        old, self.settings = self.settings, new
+        self.models.follow(old)
+        if self._pipeline is None or self._pool is None:
+            return  # whatever they say is read at the start
+        self._pipeline.paused = new.paused
+        self._pool.update(new)
+        if old.chroma != new.chroma:
+            self.store.use_chroma(new.chroma)
+        if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
+            for root in self.store.roots():
+                self._rules.pop(root.path, None)
+                self._open_root(root.path)
+        if new.max_file_mb > old.max_file_mb:
+            self._retry_larger_than(old.max_file_mb << 20)
 
     def _retry_larger_than(self, size: int) -> None:
         """Files that were skipped for their size; no sweep sees them, as they are unchanged."""

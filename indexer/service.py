@@ -41,6 +41,7 @@ HELLO_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 30.0
 GOODBYE_S = 2.0
 STATUS_EVERY_S = 0.25
+SETTINGS_EVERY_S = 2.0
 IDLE_SECONDS = 120.0
 SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
@@ -210,6 +211,8 @@ class _Connection:
                 )
                 await self.send(api.Problems(id=i, problems=tuple(problems), total=total))
             case api.GetSettings(id=i):
+                if self._server.started.is_set():
+                    await run(library.follow_file)  # so that who changes them begins with what holds
                 await self.send(api.SettingsReply(id=i, settings=library.settings))
             case api.GetPreview():
                 await self._server.started.wait()
@@ -315,7 +318,8 @@ class Server:
         _write_private(endpoint, json.dumps({"address": address, "key": self.key, "pid": os.getpid()}))
         on_listening()
         start = asyncio.create_task(self._start_library())
-        beside = [asyncio.create_task(self._push_statuses()), asyncio.create_task(self._end_when_unneeded())]
+        works = (self._push_statuses(), self._end_when_unneeded(), self._follow_settings())
+        beside = [asyncio.create_task(work) for work in works]
         try:
             await self._stop.wait()
         finally:
@@ -371,6 +375,15 @@ class Server:
                 task = asyncio.create_task(connection.push(line))
                 pushes.add(task)
                 task.add_done_callback(pushes.discard)
+
+    async def _follow_settings(self) -> None:
+        await self.started.wait()
+        while True:
+            await asyncio.sleep(SETTINGS_EVERY_S)
+            try:
+                await asyncio.to_thread(self.library.follow_file)
+            except Exception:
+                log.exception("The settings' file could not be followed")  # it may go well the next time
 
     async def _end_when_unneeded(self) -> None:
         while True:

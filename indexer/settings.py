@@ -159,16 +159,27 @@ def load(data_dir: Path) -> Settings:
         The stored settings, or the defaults where none are stored.
 
     Raises:
-        FatalError: The file is not TOML or holds a value of the wrong kind.
+        FatalError: The file cannot be read, is not TOML or holds a value of the wrong kind.
     """
     file = data_dir / SETTINGS_FILE
     try:
         return msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Settings)
     except FileNotFoundError:
         return Settings()
+    except OSError as error:
+        raise FatalError("The settings cannot be read", f"{file}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         message = f"{file}: {error}. Correct or remove the file."
         raise FatalError("The settings cannot be read", message) from error
+
+
+def stamp(data_dir: Path) -> tuple[int, int, int] | None:
+    """What changes when somebody writes the settings' file; None where there is none."""
+    try:
+        found = (data_dir / SETTINGS_FILE).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def save(data_dir: Path, settings: Settings) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from indexer import api, service
+from indexer import api, service, settings
 from indexer.client import Endpoint, _read_endpoint
 from indexer.errors import IndexerError
 from indexer.library import Library
@@ -36,6 +37,9 @@ class FakeLibrary:
         pass
 
     def close(self) -> None:
+        pass
+
+    def follow_file(self) -> None:
         pass
 
     def add_folder(self, path: str) -> None:
@@ -278,6 +282,44 @@ def test_settings_that_cannot_be_stored_are_not_followed(
         library.close()
 
 
+def test_what_a_person_writes_into_the_settings_file_stays(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    file = tmp_path / "settings.toml"
+    try:
+        file.write_text("max_file_mb = 7\nunload_minutes = 3.0\n# mine\n", encoding="utf-8")
+        library.put_settings(msgspec.structs.replace(library.settings, paused=True))
+        assert (library.settings.max_file_mb, library.settings.paused) == (7, True)
+        file.write_text("max_file_mb = 9\npaused = true\n# mine\n", encoding="utf-8")
+        library.follow_file()
+        assert (library.settings.max_file_mb, library.settings.unload_minutes) == (9, 10.0)
+        assert "# mine" in file.read_text(encoding="utf-8"), "following writes nothing"
+        library.put_settings(msgspec.structs.replace(library.settings, max_file_mb=11))
+        assert settings.load(tmp_path) == Settings(max_file_mb=11, paused=True)
+    finally:
+        library.close()
+
+
+def test_a_broken_edit_of_the_settings_is_told_and_never_overwritten(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    file = tmp_path / "settings.toml"
+    try:
+        for broken in ("max_file_mb = ", "extraction_workers = -3", '[chroma]\nurl = "http://far.example"\n'):
+            file.write_text(broken, encoding="utf-8")
+            library.follow_file()
+            assert len(library.status(1).notices) == 1
+            with pytest.raises(IndexerError):
+                library.set_paused(True)
+            assert file.read_text(encoding="utf-8") == broken
+            assert library.settings == Settings()
+        file.write_text("max_file_mb = 5", encoding="utf-8")
+        library.follow_file()
+        assert library.status(1).notices == ()
+        library.set_paused(True)
+        assert settings.load(tmp_path) == Settings(max_file_mb=5, paused=True)
+    finally:
+        library.close()
+
+
 def test_a_library_that_fails_to_start_in_an_unknown_way_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +331,7 @@ def test_a_library_that_fails_to_start_in_an_unknown_way_says_so(
     try:
         library.start()
         assert [notice.title for notice in library.status(1).notices] == ["The library cannot be opened"]
+        assert library.status(1).state == "failed", "it is not starting for ever"
         assert not library.busy, "it may end when nobody is connected"
         with pytest.raises(IndexerError, match="another release"):
             library.searcher()
