@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, QTimer, Signal
 from PySide6.QtGui import QKeySequence, QPalette, QShortcut
@@ -363,14 +363,31 @@ class LibraryDialog(QDialog):
         self.tabs.tabBar().setDrawBase(False)
         column.addWidget(self.tabs)
         self.problems = ProblemsPane(connection)
-        self.settings = SettingsPane(theme, connection, choose_folder, choose_file)
+        # The many widgets of the settings are made when they are first wanted, which takes a moment.
+        self._settings: SettingsPane | None = None
+        self._make_settings: Callable[[], SettingsPane] = lambda: SettingsPane(
+            theme, connection, choose_folder, choose_file
+        )
+        self._settings_tab = QWidget()
+        around = QVBoxLayout(self._settings_tab)
+        around.setContentsMargins(0, 0, 0, 0)
         self.tabs.addTab(self._folders_tab(), self.tr("Folders"))
         self.tabs.addTab(self.problems, self.tr("Problems"))
-        self.tabs.addTab(self.settings, self.tr("Settings"))
+        self.tabs.addTab(self._settings_tab, self.tr("Settings"))
         self.tabs.currentChanged.connect(self.refresh)
         self.problems.reveal_wanted.connect(self.reveal_wanted)
         self.problems.copy_wanted.connect(self.copy_wanted)
         QShortcut(QKeySequence(Qt.Modifier.CTRL | Qt.Key.Key_Comma), self, self.close)
+
+    @property
+    def settings(self) -> SettingsPane:
+        """The third tab."""
+        if self._settings is None:
+            self._settings = self._make_settings()
+            around = self._settings_tab.layout()
+            assert around is not None
+            around.addWidget(self._settings)
+        return self._settings
 
     def _folders_tab(self) -> QWidget:
         tab = QWidget()

@@ -26,8 +26,11 @@ from indexer.manners import Pace
 
 _log = logging.getLogger(__name__)
 
-# What a waiting query may have to wait for is one batch of passages.
+# What a waiting query may have to wait for is one batch of passages. Small ones are less efficient, and so
+# for those only who have just asked something and will most likely ask again.
 _BATCH_S = 0.1
+_BATCH_WHILE_ASKED_S = 0.03
+_ASKED_S = 10.0
 # Tokens a batch until the first has been measured; a slow laptop's tenth of a second.
 _FIRST_BATCH = 128
 _SMALLEST_BATCH = 64
@@ -509,10 +512,12 @@ class EncoderThread:
             job.finish(vectors)
 
     def _budget(self) -> int:
-        """Tokens that take about `_BATCH_S`."""
+        """Tokens that take about `_BATCH_S`, or less while somebody asks."""
         if not self._tokens_per_s:
             return _FIRST_BATCH
-        return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, int(self._tokens_per_s * _BATCH_S)))
+        asked = time.monotonic() - self._asked_at < _ASKED_S
+        seconds = _BATCH_WHILE_ASKED_S if asked else _BATCH_S
+        return min(_LARGEST_BATCH, max(_SMALLEST_BATCH, int(self._tokens_per_s * seconds)))
 
     def _timed(
         self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str], tokens: int

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import msgspec
 import psutil
 
 from indexer.client import ENDPOINT_FILE
@@ -41,8 +42,8 @@ LATE_MS = 20.0  # from then on the watchdog looks what is going on
 STALL_MS = 50.0
 LONGEST = 8
 DEPTH = 6
-INDEXING_S, PAUSED_S, SETTLE_S = 24.0, 12.0, 2.0
-PROBE_MS = 700
+INDEXING_S, PAUSED_S, SETTLE_S, IDLE_S = 9.0, 6.0, 1.5, 12.0
+PROBE_MS = 400
 KEY_MS = (40, 160)
 QUERIES = (
     "how to keep the heat pump running",
@@ -209,7 +210,7 @@ def _busy() -> float:
 # --- the window ---------------------------------------------------------------------------------
 
 
-def measure(folder: Path, data_dir: Path, number: int, limit_s: float) -> Figures:
+def measure(folder: Path, data_dir: Path, number: int, limit_s: float, speed: str) -> Figures:
     """Open the window on a fresh library, index the folder and play a person meanwhile.
 
     Raises:
@@ -368,6 +369,14 @@ def measure(folder: Path, data_dir: Path, number: int, limit_s: float) -> Figure
 
     def begin() -> None:
         figures.notes["connected_s"] = time.perf_counter() - begun
+        window._connection.request(api.GetSettings(id=0), set_speed)
+
+    def set_speed(reply: api.Reply) -> None:
+        assert isinstance(reply, api.SettingsReply)
+        chosen = msgspec.structs.replace(reply.settings, speed=speed)
+        window._connection.request(api.PutSettings(id=0, settings=chosen), add)
+
+    def add(_: api.Reply) -> None:
         window.add_folder(str(folder))
         added[0] = time.perf_counter()
 
@@ -386,7 +395,7 @@ def measure(folder: Path, data_dir: Path, number: int, limit_s: float) -> Figure
             state["done"] = True
             figures.notes["indexed_s"] = time.perf_counter() - added[0]
             settle("idle after")
-            QTimer.singleShot(round((PAUSED_S + SETTLE_S) * 1e3), app.quit)
+            QTimer.singleShot(round((IDLE_S + SETTLE_S) * 1e3), app.quit)
 
     window._connection.ready.connect(begin)
     window._connection.status.connect(take_status)
@@ -468,12 +477,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.stalls", description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--limit", type=float, default=1500.0, help="seconds after which it is cut off")
+    parser.add_argument("--speed", choices=("gentle", "balanced", "full"), default="full")
     parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stalls-") as base:
         folder = Path(base) / "files"
         make_files(folder, options.files)
-        figures = measure(folder, Path(base) / "data", options.files, options.limit)
+        figures = measure(folder, Path(base) / "data", options.files, options.limit, options.speed)
     sys.stdout.write(report(figures) + "\n")
     if options.json is not None:
         options.json.write_text(json.dumps(figures, default=lambda value: value.__dict__), encoding="utf-8")
