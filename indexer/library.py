@@ -65,6 +65,7 @@ class Library:
         self._counting = threading.Lock()
         # Two clients may add, remove or set at once; what is asked second sees what the first did.
         self._changing = threading.RLock()
+        self._restarting = threading.Lock()
         self.stopping = False
 
     # --- beginning and end --------------------------------------------------------------------
@@ -255,13 +256,16 @@ class Library:
         """
         # Not under the lock: a server may take half a minute to answer.
         self.models.use(reference, dimensions, keep=keep)
-        with self._changing:
+        # Nor is the start, which may take minutes.
+        with self._restarting:
             if self._failure is not None and self._pipeline is None:
                 self._failure = None
                 self._notices.pop("start", None)
                 self.start()
                 if self._failure is not None:
                     raise IndexerError(self._failure.title, self._failure.message)
+                with self._changing:  # settings that came meanwhile
+                    self._follow(self.settings)
 
     async def embed(self, request: api.Embed) -> api.Embedded:
         """Embed texts with the active model, ahead of what is indexed.
@@ -559,21 +563,28 @@ class Library:
 
     def follow_file(self) -> None:
         """Follow what a person wrote into the settings' file, if anything; cheap where nothing was."""
-        with self._changing:
-            try:
-                edited, stamp = self._edited()
-                if edited is not None:
-                    if edited.chroma.url:
-                        check_chroma_server(edited.chroma)
-                    self._follow(edited)
-            except IndexerError as error:
-                if "settings" not in self._notices:
-                    log.warning("%s", error.title)
-                message = f"{error.message} The settings of before hold until then."
-                self._notices["settings"] = api.Notice(title=error.title, message=message)
-                return
-            self._stamp = stamp
-            self._notices.pop("settings", None)
+        if not self._changing.acquire(blocking=False):
+            return  # they are just being changed
+        try:
+            self._follow_file()
+        finally:
+            self._changing.release()
+
+    def _follow_file(self) -> None:
+        try:
+            edited, stamp = self._edited()
+            if edited is not None:
+                if edited.chroma.url:
+                    check_chroma_server(edited.chroma)
+                self._follow(edited)
+        except IndexerError as error:
+            if "settings" not in self._notices:
+                log.warning("%s", error.title)
+            message = f"{error.message} The settings of before hold until then."
+            self._notices["settings"] = api.Notice(title=error.title, message=message)
+            return
+        self._stamp = stamp
+        self._notices.pop("settings", None)
 
     def _edited(self) -> tuple[Settings | None, Any]:
         """What a person wrote into the file since it was read or written here, and the file's stamp.
