@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ from indexer.embed.thread import EncoderThread
 from indexer.embed.tokens import TokenCounter
 from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
+from indexer.manners import Governor, reserve
 from indexer.models import Live, Models
 from indexer.pipeline import Pipeline
 from indexer.search import Searcher, WordSearcher
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     from indexer.embed.rerank import RerankThread
 
 log = logging.getLogger(__name__)
+
+# Over so many seconds it is counted how busy the encoder is.
+_BUSY_WINDOW_S = 10.0
 
 
 class Library:
@@ -52,7 +59,11 @@ class Library:
             lambda: self.settings,
             open_searcher=self._open_searcher,
             changed=self._model_changed,
+            pace=lambda: self.manners.pace,
         )
+        self.manners = Governor(lambda: self.settings, data_dir, changed=lambda _: self._keep_pace())
+        self._expected = False
+        self._busy_share = _BusyShare()
         self._watches: dict[str, str] = {}
         self._rules: dict[str, Rules] = {}
         self._notices: dict[str, api.Notice] = {}
@@ -85,11 +96,18 @@ class Library:
             self._notices["start"] = api.Notice(title=self._failure.title, message=self._failure.message)
 
     def _start(self) -> None:
+        self.manners.start()
         live = self.models.open()
+        if self._expected:
+            live.encoder.expect()
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
         cutter = bundled_info()  # see `EncoderInfo.tokenizer`
         self._pool = WorkerPool(
-            workers, tokenizer=cutter.tokenizer, max_tokens=cutter.max_tokens, settings=self.settings
+            workers,
+            tokenizer=cutter.tokenizer,
+            max_tokens=cutter.max_tokens,
+            settings=self.settings,
+            scratch=self.data_dir,
         )
         self._pipeline = Pipeline(
             self.store,
@@ -99,7 +117,7 @@ class Library:
             rules=self.rules_of,
             extractors=workers,
         )
-        self._pipeline.paused = self.settings.paused
+        self._keep_pace()
         self._watcher = Watcher(self._changed, self._watch_state)
         self._pipeline.start()
         for root in self.store.roots():
@@ -107,6 +125,20 @@ class Library:
 
     def _open_searcher(self, encoder: EncoderThread, index: VectorIndex) -> Searcher:
         return Searcher(self.store, encoder, space=index.space, index=index, reranker=self._reranker_for)
+
+    def _keep_pace(self) -> None:
+        """Have children and pipeline follow the pace and the settings."""
+        pace = self.manners.pace
+        if self._pool is not None:
+            self._pool.limit(pace.extractors)
+        if self._pipeline is not None:
+            self._pipeline.paused = self.settings.paused or pace.hold
+
+    def expect(self) -> None:
+        """Somebody is about to search: have the model ready."""
+        self._expected = True
+        with contextlib.suppress(FatalError):
+            self._live.encoder.expect()
 
     def _model_changed(self, live: Live) -> None:
         if self._pipeline is not None:
@@ -134,6 +166,7 @@ class Library:
         """End in good order; every acknowledged change is already on disk."""
         self._stop_reranker()
         self.stopping = True
+        self.manners.stop()
         if self._watcher is not None:
             self._watcher.close()
         self.models.close()
@@ -378,7 +411,7 @@ class Library:
                 had_files=state is not None and state.files > 0,
                 device=state.device if state is not None else None,
             )
-        self.pipeline.rescan(root)
+        self.pipeline.rescan(root, when_watched=True)
 
     def _changed(self, changes: list[FileChange]) -> None:
         try:
@@ -436,7 +469,7 @@ class Library:
         """Whether ending now would leave known work undone."""
         if self._pipeline is None:
             return self._failure is None
-        if self._pipeline.paused:
+        if self.settings.paused:
             return False
         switch = self.models.switch
         building = switch is not None and switch.state in {"loading", "building"}
@@ -453,6 +486,7 @@ class Library:
             notices.append(api.Notice(title="The reranker does not work", message=message))
         switch = self.models.switch
         encoder = self._encoder_status()
+        pace = self.manners.pace
         if self._pipeline is None:
             return api.Status(
                 id=request_id,
@@ -473,12 +507,18 @@ class Library:
                 notices=tuple(notices),
             )
         progress = self._pipeline.progress()
+        encoder = msgspec.structs.replace(encoder, busy=round(progress.encoder_busy, 2))
         if progress.trouble is not None:
             notices.append(progress.trouble)
+        working = bool(progress.waiting) or switch is not None
+        if pace.hold and working:
+            notices.append(self._no_room())
+        busy = self._busy_share.of(self.models.live.encoder, waiting=bool(progress.waiting))
+        encoder = msgspec.structs.replace(encoder, busy=busy)
         state: Any = "watching"
         if self.stopping:
             state = "stopping"
-        elif self._pipeline.paused:
+        elif self.settings.paused:
             state = "paused"
         elif progress.waiting:
             state = "indexing"
@@ -500,8 +540,19 @@ class Library:
             encoder=encoder,
             index=self.store.accelerator,
             switch=switch,
+            slowed=pace.why if working and not self.settings.paused else "",
             notices=tuple(notices),
         )
+
+    def _no_room(self) -> api.Notice:
+        with contextlib.suppress(OSError):
+            disk = shutil.disk_usage(self.data_dir)
+            return api.Notice(
+                title="There is too little room on the disk",
+                message=f"Indexing waits until there is more: {disk.free >> 20:,} MiB are free, and "
+                f"{reserve(disk.total) >> 20:,} MiB are left to other programs.",
+            )
+        return api.Notice(title="There is too little room on the disk", message="Indexing waits.")
 
     def _encoder_status(self) -> api.EncoderStatus:
         if self._failure is not None:
@@ -599,11 +650,12 @@ class Library:
 
     def _follow(self, new: Settings) -> None:
         old, self.settings = self.settings, new
+        self.manners.look_again()
         self.models.follow(old)
         if self._pipeline is None or self._pool is None:
             return  # whatever they say is read at the start
-        self._pipeline.paused = new.paused
         self._pool.update(new)
+        self._keep_pace()
         if old.chroma != new.chroma:
             self.store.use_chroma(new.chroma)
         if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
@@ -629,3 +681,28 @@ class Library:
         if self.store.file(path) is None:
             raise IndexerError("Not in the library", f"{path} is not an indexed file.")
         return self.pool.preview(msgspec.structs.replace(request, path=path))
+
+
+class _BusyShare:
+    """How much of the last seconds an encoder worked; counts only while something waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: EncoderThread | None = None
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def of(self, encoder: EncoderThread, *, waiting: bool) -> float:
+        """The share, 0 to 1, with two digits; 0 where nothing waits."""
+        with self._lock:
+            if encoder is not self._of or not waiting:
+                self._of = encoder
+                self._samples.clear()
+            if not waiting:
+                return 0.0
+            now = (time.monotonic(), encoder.busy_seconds)
+            if not self._samples or now[0] - self._samples[-1][0] > 0.2:
+                self._samples.append(now)
+            while now[0] - self._samples[0][0] > _BUSY_WINDOW_S:
+                self._samples.popleft()
+            then = self._samples[0]
+            return round(min(1.0, (now[1] - then[1]) / max(now[0] - then[0], 1e-3)), 2)

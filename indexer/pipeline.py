@@ -1,22 +1,27 @@
 """A file's way: change -> extract and chunk in a child -> embed -> one transaction in the store.
 
 Extraction threads only wait for their child processes; one thread feeds the encoder; one writes.
-The queues between them are bounded, so a slow encoder holds extraction back and memory does not
-grow with the library.
+The queues between them are bounded in files and in bytes, so a slow encoder holds extraction back
+and memory does not grow with the library, but for the names of the files that wait.
+
+A file of very many chunks goes to the encoder piece by piece, in turns with other files. What was
+embedded of it is stored at once, out of use, and survives a kill; the file itself becomes visible
+in one transaction when nothing of it is missing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
-import itertools
 import logging
+import math
 import os
 import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,10 +29,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from indexer.api import Notice
+from indexer.document import Chunk
 from indexer.errors import FileError, IndexerError, TextError
+from indexer.extract import kind_of
 from indexer.store import FileUpdate, ModelChangedError, Store
 from indexer.watch import FileChange, Rules, root_device, root_online, sweep
-from indexer.workers import FileChangedError, FileGoneError, PoolClosedError, Prepared, WorkerPool
+from indexer.workers import (
+    LARGE_CHUNKS,
+    ChunkFile,
+    FileChangedError,
+    FileGoneError,
+    PoolClosedError,
+    Prepared,
+    WorkerPool,
+)
 
 if TYPE_CHECKING:
     from indexer.embed import Vectors
@@ -38,12 +53,28 @@ log = logging.getLogger(__name__)
 # One trip to the encoder and one transaction: large enough that the commit's fsync does not show,
 # small enough that new files become searchable within seconds on a slow machine.
 BATCH_CHUNKS = 128
-PREPARED_FILES = 32
-# Two, so that the encoder has its next batch while the last one is written.
-ENCODING_BATCHES = 2
+# What was read and waits for the encoder.
+PREPARED_FILES = 64
+PREPARED_BYTES = 16 << 20
+# The encoder always has its next batches, also while a transaction takes longer than a batch.
+ENCODING_BATCHES = 3
+UNWRITTEN_BATCHES = 6
+# What needs no encoder (touched, copied and unreadable files) is written so many at a time.
+NOTES = 1000
+# Large files that are read or embedded at the same time; others are not held up by more of them.
+LARGE_FILES = 2
+LARGE_TOKENS = 150 * LARGE_CHUNKS
 RATE_WINDOW_S = 15.0
+BUSY_WINDOW_S = 5.0
 SAMPLE_EVERY_S = 0.5
+# The estimate is made from more than the rate that is shown, and not before it means something.
+ESTIMATE_WINDOW_S = 60.0
+ESTIMATE_AFTER_S = 5.0
 TROUBLE_PAUSE_S = 10.0
+# How long a first sweep waits for the folder to be watched.
+WATCH_WAIT_S = 10.0
+
+_FORCED, _ALONE, _READ = 1, 2, 4
 
 
 class Progress(NamedTuple):
@@ -51,8 +82,10 @@ class Progress(NamedTuple):
 
     Attributes:
         waiting: Files known to need work, those in hand included.
-        done: Files finished since the present run of work began.
-        remaining_s: Estimate in seconds, None while there is no rate yet.
+        done: Files stored, or found to be unreadable, since the present run of work began; not those that
+            were looked at and turned out to be as they were.
+        encoder_busy: Share of the last seconds in which the encoder worked, 0 to 1.
+        remaining_s: Estimate in seconds, None until it means something.
         current: A file in hand, empty for none.
         waiting_by_root: `waiting`, folder by folder.
     """
@@ -62,33 +95,176 @@ class Progress(NamedTuple):
     done: int
     files_per_s: float
     tokens_per_s: float
+    encoder_busy: float
     remaining_s: float | None
     current: str
     waiting_by_root: Counter[str]
     trouble: Notice | None
 
 
+class _Waiting(msgspec.Struct, order=True, gc=False):
+    """A file in the queue. There may be a million, so this holds no more than it must.
+
+    Attributes:
+        order: 0 for what just changed, 1 for what a sweep found.
+        rank: See `_rank`.
+        flags: _FORCED: to be read whatever the catalog says. _ALONE: embedded apart from others, as one text
+            of its batch could not be. _READ: nothing with its content can be copied.
+    """
+
+    order: int
+    rank: int
+    size: int
+    path: str
+    root: str
+    flags: int = 0
+
+
 class _Job(msgspec.Struct):
     path: str
     root: str
     size: int
-    mtime_ns: int
     order: int
-    forced: bool = False
+    flags: int
+    large: bool
+    mtime_ns: int = 0
+    weight: int = 0  # the bytes it still counts for in the remaining time
     stale: bool = False  # removed or moved while in hand: its result must not be stored
     again: bool = False  # changed while in hand: look once more afterwards
-    alone: bool = False  # embedded apart from others, as one text of its batch could not be
-    weight: int = 0  # the size it is counted with in the remaining time
 
-    def __post_init__(self) -> None:
-        self.weight = self.size
+
+def _rank(size: int, mtime_ns: int) -> int:
+    """Small and recently changed files first: 0 to 255, eight steps for every doubling.
+
+    A file of a month ago counts like one twice as large of today: what a person works on is found soon, and
+    an old archive does not push thousands of last year's notes back.
+    """
+    months = max(0.0, time.time() - mtime_ns / 1e9) / (30 * 86400)
+    return min(255, max(0, int(8 * math.log2((size + 4096) * (1 + months))) - 96))
+
+
+class _Large:
+    """A large file on its way through the encoder, a piece at a time."""
+
+    def __init__(self, job: _Job, prepared: Prepared, chunks: ChunkFile) -> None:
+        self.job, self.prepared, self.chunks = job, prepared, chunks
+        self.next = 0  # piece
+        self.unwritten = 0
+        self.passes = 1
+        self.over = False
+
+    @property
+    def sent(self) -> bool:
+        """Whether no piece is left to be embedded."""
+        return self.next >= self.chunks.pieces
+
+
+class _Part(NamedTuple):
+    """What is embedded together: a whole file, or a piece of a large one."""
+
+    job: _Job
+    prepared: Prepared
+    chunks: Sequence[Chunk]
+    large: _Large | None = None
 
 
 class _Batch(NamedTuple):
-    work: list[tuple[_Job, Prepared]]
+    parts: list[_Part]
     hashes: list[bytes]
     vectors: Future[Vectors]
     model: str  # key of the model that makes them
+
+
+class _Note(NamedTuple):
+    """What the catalog is to be told without embedding anything.
+
+    Attributes:
+        what: The problem; or the content key of a file that others may have, or that (`same`) is the same.
+    """
+
+    job: _Job
+    what: FileError | bytes
+    same: bool = False
+
+
+class _Hopper:
+    """Files that were read and wait for the encoder."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition()
+        self._small: deque[tuple[_Job, Prepared, int]] = deque()
+        self._large: deque[_Large] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._large_turn = False
+
+    def put(self, job: _Job, prepared: Prepared) -> None:
+        """Hand on a file, waiting while there is no room."""
+        chunks = prepared.chunks
+        if isinstance(chunks, ChunkFile):
+            self.put_large(_Large(job, prepared, chunks))
+            return
+        cost = sum(2 * len(chunk.text) + 500 for chunk in chunks)
+        with self._wake:
+            self._wake.wait_for(
+                lambda: (
+                    self._closed
+                    or not self._small
+                    or (len(self._small) < PREPARED_FILES and self._bytes + cost <= PREPARED_BYTES)
+                )
+            )
+            self._small.append((job, prepared, cost))
+            self._bytes += cost
+            self._wake.notify_all()
+
+    def put_large(self, large: _Large) -> None:
+        """Hand on a large file; only LARGE_FILES of them are in hand."""
+        with self._wake:
+            self._large.append(large)
+            self._wake.notify_all()
+
+    def take(self) -> list[_Part] | None:
+        """About BATCH_CHUNKS chunks of what is there, waiting for the first; None at the end.
+
+        Large files and others take turns; a book does not hold back notes before it.
+        """
+        with self._wake:
+            while True:
+                self._wake.wait_for(lambda: self._closed or self._small or self._large)
+                if self._closed:
+                    return None
+                if not self._large or (self._small and not self._large_turn):
+                    break
+                self._large_turn = False
+                large = self._large[0]
+                self._large.rotate(-1)
+                if large.over or large.sent:
+                    self._large.remove(large)
+                    continue
+                number = large.next
+                large.next += 1
+                large.unwritten += 1
+                return [_Part(large.job, large.prepared, large.chunks.piece(number), large)]
+            self._large_turn = True
+            parts: list[_Part] = []
+            room = BATCH_CHUNKS
+            while self._small:
+                job, prepared, cost = self._small[0]
+                apart = job.flags & _ALONE or (parts and parts[0].job.flags & _ALONE)
+                if parts and (len(prepared.chunks) > room or apart):
+                    break
+                self._small.popleft()
+                self._bytes -= cost
+                parts.append(_Part(job, prepared, prepared.chunks))
+                room -= len(prepared.chunks)
+            self._wake.notify_all()
+            return parts
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
 
 
 class _Load:
@@ -101,12 +277,12 @@ class _Load:
     def __init__(self) -> None:
         self._parts: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def add(self, job: _Job, sign: int = 1) -> None:
-        """Count a job, or with -1 take it away again."""
-        part = (job.root, _suffix(job.path))
-        files, size = self._parts.get(part, (0, 0))
-        if files + sign:
-            self._parts[part] = files + sign, size + sign * job.weight
+    def add(self, root: str, path: str, size: int, files: int = 1) -> None:
+        """Count a file and its bytes, or with negative ones take them away again."""
+        part = (root, _suffix(path))
+        known_files, known_size = self._parts.get(part, (0, 0))
+        if known_files + files:
+            self._parts[part] = known_files + files, known_size + size
         else:
             self._parts.pop(part, None)
 
@@ -126,6 +302,7 @@ class _Sample(NamedTuple):
     at: float
     done: int
     tokens: int
+    busy_s: float
 
 
 class _Density:
@@ -149,13 +326,20 @@ class _Density:
         self._seen[suffix] = (known_tokens + tokens, known_bytes + size)
 
     def tokens(self, suffix: str, size: int) -> float:
-        """Tokens to expect in so many bytes of files of this kind."""
+        """Tokens to expect in so many bytes of files of this kind; none in those that nothing here reads."""
+        if suffix not in self._seen and not _readable(suffix):
+            return 0.0
         tokens, read = self._seen.get(suffix, (0.28, 1.0))
         return size * tokens / read
 
 
 def _suffix(path: str) -> str:
-    return Path(path).suffix.lower()
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122  called for every file of every first scan
+
+
+@functools.cache
+def _readable(suffix: str) -> bool:
+    return kind_of(Path("name" + suffix)) is not None
 
 
 class Pipeline:
@@ -190,19 +374,21 @@ class Pipeline:
         # them for a file wakes nobody else in its place.
         lock = threading.RLock()
         self._state, self._work = threading.Condition(lock), threading.Condition(lock)
-        self._pending: dict[str, _Job] = {}
-        self._heap: list[tuple[int, int, int, str]] = []
+        self._pending: dict[str, _Waiting] = {}
+        self._heap: list[_Waiting] = []
+        self._large_heap: list[_Waiting] = []
         self._in_hand: dict[str, _Job] = {}
-        self._sequence = itertools.count()
         self._scans: deque[tuple[str, str]] = deque()
+        self._unwatched: dict[str, float] = {}  # roots whose first sweep waits, and how long at most
         self._scanning = ""
         self._scanning_root: str | None = None
         self._load = _Load()
         self._paused = False
         self._stopping = False
-        self._prepared: queue.Queue[tuple[_Job, Prepared] | None] = queue.Queue(PREPARED_FILES)
-        self._encoded: queue.Queue[_Batch | None] = queue.Queue()
+        self._prepared = _Hopper()
+        self._encoded: queue.Queue[_Batch | _Large | _Note | None] = queue.Queue()
         self._encoding = threading.BoundedSemaphore(ENCODING_BATCHES)
+        self._unwritten = threading.BoundedSemaphore(UNWRITTEN_BATCHES)
         self._done = 0
         self._samples: deque[_Sample] = deque()
         self._density = _Density()
@@ -237,12 +423,12 @@ class Pipeline:
             self._stopping = True
             self._state.notify_all()
             self._work.notify_all()
+        self._prepared.close()
         self._pool.close()
         if self._threads[0].ident is None:
             return  # it was never started
         for thread in self._extractors:
             thread.join()
-        self._prepared.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -268,10 +454,21 @@ class Pipeline:
         if removed:
             self._remove(removed)
 
-    def rescan(self, root: str, folder: str | None = None) -> None:
-        """Compare a folder of the library (or a folder inside one) with the store, in the background."""
+    def rescan(self, root: str, folder: str | None = None, *, when_watched: bool = False) -> None:
+        """Compare a folder of the library (or a folder inside one) with the store, in the background.
+
+        Args:
+            root: The folder of the library.
+            folder: The part of it; None for all.
+            when_watched: The watcher is about to report a rescan of the root, when it would see all that
+                comes later. That one is waited for a while, so that the tree is walked once and not twice.
+        """
         with self._state:
             entry = (root, folder or root)
+            if when_watched:
+                self._unwatched[root] = time.monotonic() + WATCH_WAIT_S
+            elif entry[1] == root:
+                self._unwatched.pop(root, None)
             if entry not in self._scans:
                 self._scans.append(entry)
             self._state.notify_all()
@@ -297,11 +494,12 @@ class Pipeline:
     def forget(self, root: str) -> None:
         """Drop everything queued for a folder that is leaving the library or has gone offline."""
         with self._apply, self._state:
+            self._unwatched.pop(root, None)
             self._scans = deque(scan for scan in self._scans if scan[0] != root)
             if self._scanning_root == root:
                 self._scanning_root = None  # the scan ends at its next file
-            for path in [p for p, job in self._pending.items() if job.root == root]:
-                self._load.add(self._pending.pop(path), -1)
+            for path in [p for p, waiting in self._pending.items() if waiting.root == root]:
+                self._drop(path)
             for job in self._in_hand.values():
                 if job.root == root:
                     job.stale, job.again = True, False
@@ -329,29 +527,50 @@ class Pipeline:
         """A consistent picture of the moment; cheap."""
         with self._state:
             waiting = len(self._pending) + len(self._in_hand)
-            now = _Sample(time.monotonic(), self._done, self._encoder.tokens_embedded)
+            now = self._sample()
             if not self._samples or now.at - self._samples[-1].at >= SAMPLE_EVERY_S:
                 self._samples.append(now)
-            while len(self._samples) > 1 and now.at - self._samples[1].at > RATE_WINDOW_S:
+            while len(self._samples) > 1 and now.at - self._samples[1].at > ESTIMATE_WINDOW_S:
                 self._samples.popleft()
-            then = self._samples[0]
+            then = self._since(now, RATE_WINDOW_S)
             span = max(now.at - then.at, 1e-3)
-            files_per_s = (now.done - then.done) / span
-            tokens_per_s = (now.tokens - then.tokens) / span
-            remaining: float | None = None
-            if tokens_per_s > 0 and span >= SAMPLE_EVERY_S:
-                remaining = self._load.tokens(self._density) / tokens_per_s
+            lately = self._since(now, BUSY_WINDOW_S)
+            scanning = bool(self._scans or self._scanning)
             return Progress(
-                scanning=bool(self._scans or self._scanning),
+                scanning=scanning,
                 waiting=waiting,
                 done=self._done,
-                files_per_s=files_per_s,
-                tokens_per_s=tokens_per_s,
-                remaining_s=remaining if waiting else None,
+                files_per_s=(now.done - then.done) / span,
+                tokens_per_s=(now.tokens - then.tokens) / span,
+                encoder_busy=min(1.0, (now.busy_s - lately.busy_s) / max(now.at - lately.at, 1e-3)),
+                remaining_s=self._remaining_s(now) if waiting and not scanning else None,
                 current=self._current if self._in_hand else "",
                 waiting_by_root=self._load.by_root(),
                 trouble=self._trouble,
             )
+
+    def _sample(self) -> _Sample:
+        encoder = self._encoder
+        return _Sample(time.monotonic(), self._done, encoder.tokens_embedded, encoder.busy_seconds)
+
+    def _since(self, now: _Sample, seconds: float) -> _Sample:
+        """The newest sample that is so old, or the oldest."""
+        found = self._samples[0]
+        for sample in self._samples:
+            if now.at - sample.at < seconds:
+                break
+            found = sample
+        return found
+
+    def _remaining_s(self, now: _Sample) -> float | None:
+        samples = list(self._samples)
+        # Until the first text is through, a model is loaded and children are started.
+        first = next((i for i, s in enumerate(samples) if s.tokens > samples[0].tokens), len(samples))
+        then = samples[first - 1]
+        span, tokens = now.at - then.at, now.tokens - then.tokens
+        if span < ESTIMATE_AFTER_S or not tokens or self._paused:
+            return None
+        return self._load.tokens(self._density) / tokens * span
 
     # --- changes that are visible at once ------------------------------------------------------
 
@@ -391,7 +610,7 @@ class Pipeline:
     def _drop(self, path: str) -> None:
         waiting = self._pending.pop(path, None)
         if waiting is not None:
-            self._load.add(waiting, -1)
+            self._load.add(waiting.root, path, -waiting.size, -1)
         job = self._in_hand.get(path)
         if job is not None:
             job.stale, job.again = True, False
@@ -401,67 +620,103 @@ class Pipeline:
     def _enqueue(
         self, path: str, root: str, size: int, mtime_ns: int, *, order: int, forced: bool = False
     ) -> None:
-        """Queue a file. Live changes (order 0) go first; of a scan, small files first."""
+        """Queue a file. Live changes (order 0) go first; of a scan, small and new files first."""
+        flags = _FORCED if forced else 0
         with self._state:
             in_hand = self._in_hand.get(path)
             if in_hand is not None:
                 in_hand.again = True
-                in_hand.forced |= forced
+                in_hand.flags |= flags
                 return
             if not (self._pending or self._in_hand or self._scans or self._scanning):
                 self._begin_run()
-            known = self._pending.get(path)
-            job = _Job(path, root, size, mtime_ns, order if known is None else min(order, known.order))
-            job.forced = forced or (known is not None and known.forced)
-            if known is not None:
-                self._load.add(known, -1)
-            self._load.add(job)
-            self._pending[path] = job
-            heapq.heappush(self._heap, (job.order, size, next(self._sequence), path))
-            self._work.notify()
+            self._queue(_Waiting(order, _rank(size, mtime_ns), size, path, root, flags))
+
+    def _queue(self, new: _Waiting, *, large: bool = False) -> None:
+        known = self._pending.get(new.path)
+        if known is not None:
+            new.flags |= known.flags
+            self._load.add(known.root, known.path, -known.size, -1)
+        self._load.add(new.root, new.path, new.size)
+        if known is not None and known.root == new.root and known.order <= new.order:
+            # It keeps its place, so that a file which changes all the time is in the queue once.
+            known.size, known.flags = new.size, new.flags
+            return
+        self._pending[new.path] = new
+        large = large or self._density.tokens(_suffix(new.path), new.size) > LARGE_TOKENS
+        heapq.heappush(self._large_heap if large else self._heap, new)
+        self._work.notify()
 
     def _begin_run(self) -> None:
         self._done = 0
         self._samples.clear()
-        self._samples.append(_Sample(time.monotonic(), 0, self._encoder.tokens_embedded))
+        self._samples.append(self._sample())
 
     def _take(self) -> _Job | None:
         with self._state:
             while True:
                 if self._stopping:
                     return None
-                while self._heap and not self._paused:
-                    path = heapq.heappop(self._heap)[3]
-                    job = self._pending.pop(path, None)
-                    if job is not None:
-                        self._in_hand[path] = job
-                        self._current = path
-                        return job
+                job = None if self._paused else self._next()
+                if job is not None:
+                    self._in_hand[job.path] = job
+                    self._current = job.path
+                    return job
                 self._work.wait()
 
-    def _finish(self, job: _Job) -> None:
+    def _next(self) -> _Job | None:
+        """The file whose turn it is; large ones have none while LARGE_FILES of them are in hand."""
+        heaps = [self._heap]
+        if sum(job.large for job in self._in_hand.values()) < LARGE_FILES:
+            heaps.append(self._large_heap)
+        for heap in heaps:
+            while heap and self._pending.get(heap[0].path) is not heap[0]:
+                heapq.heappop(heap)  # it was dropped, or queued again
+        heaps = [heap for heap in heaps if heap]
+        if not heaps:
+            return None
+        heap = min(heaps, key=lambda heap: heap[0])
+        taken = heapq.heappop(heap)
+        del self._pending[taken.path]
+        return _Job(
+            taken.path,
+            taken.root,
+            taken.size,
+            taken.order,
+            taken.flags,
+            large=heap is self._large_heap,
+            weight=taken.size,
+        )
+
+    def _let_go(self, job: _Job) -> None:
+        if self._in_hand.get(job.path) is job:
+            del self._in_hand[job.path]
+            self._load.add(job.root, job.path, -job.weight, -1)
+            if job.large:
+                self._work.notify()  # there may be a turn for another
+
+    def _finish(self, job: _Job, *, counted: bool = True) -> None:
         with self._state:
-            if self._in_hand.get(job.path) is job:
-                del self._in_hand[job.path]
-                self._load.add(job, -1)
-            self._done += 1
+            self._let_go(job)
+            self._done += counted
             self._state.notify_all()
             if job.again:
-                self._enqueue(job.path, job.root, job.size, job.mtime_ns, order=0, forced=job.forced)
+                self._enqueue(
+                    job.path, job.root, job.size, job.mtime_ns, order=0, forced=bool(job.flags & _FORCED)
+                )
 
     def _give_back(self, jobs: Iterable[_Job], trouble: IndexerError | None) -> None:
         """Queue files again that could not be finished through no fault of their own, and wait a while."""
         with self._state:
             for job in jobs:
-                if self._in_hand.get(job.path) is job:
-                    del self._in_hand[job.path]
-                    self._load.add(job, -1)
-                if (job.again or not job.stale) and job.path not in self._pending:
-                    job.again = job.stale = False
-                    self._pending[job.path] = job
-                    self._load.add(job)
-                    heapq.heappush(self._heap, (job.order, job.size, next(self._sequence), job.path))
-                    self._work.notify()
+                self._let_go(job)
+                if job.again or not job.stale:
+                    rank = _rank(job.size, job.mtime_ns)
+                    self._queue(
+                        _Waiting(job.order, rank, max(job.size, 0), job.path, job.root, job.flags),
+                        large=job.large,
+                    )
+            self._state.notify_all()
         if trouble is not None:
             self._rest(trouble)
 
@@ -483,14 +738,21 @@ class Pipeline:
     def _scan_loop(self) -> None:
         while True:
             with self._state:
-                self._state.wait_for(lambda: self._stopping or self._scans)
-                if self._stopping:
+                entry = None
+                while entry is None and not self._stopping:
+                    now = time.monotonic()
+                    held = [self._unwatched.get(root, 0.0) - now for root, _ in self._scans]
+                    entry = next((s for s, wait in zip(self._scans, held, strict=True) if wait <= 0), None)
+                    if entry is None:
+                        self._state.wait(min(held, default=None))
+                if entry is None:
                     return
-                root, folder = self._scans[0]
+                root, folder = entry
                 if not (self._pending or self._in_hand or self._scanning):
                     self._begin_run()
                 self._scanning, self._scanning_root = folder, root
-                self._scans.popleft()
+                self._scans.remove(entry)
+                self._unwatched.pop(root, None)
             try:
                 self._scan(root, folder)
             except IndexerError as error:
@@ -544,7 +806,7 @@ class Pipeline:
             try:
                 prepared = self._prepare(job)
             except FileError as error:
-                self._failed(job, error)
+                self._note(_Note(job, error))
             except PoolClosedError:
                 return
             except IndexerError as error:
@@ -553,24 +815,25 @@ class Pipeline:
                 log.exception("Extraction went wrong in the service")
                 self._own_fault([job], error)
             else:
-                if prepared is None:
-                    self._finish(job)
-                else:
-                    with self._state:
-                        tokens = sum(chunk.tokens for chunk in prepared.chunks)
-                        self._density.learn(_suffix(job.path), job.size, tokens)
+                if prepared is not None:
                     self._hand_on(job, prepared)
+            with self._state:
+                # Where writing notes, many at a time, takes longer than making them, it is waited for.
+                self._state.wait_for(lambda: self._stopping or self._encoded.qsize() < NOTES)
 
     def _hand_on(self, job: _Job, prepared: Prepared) -> None:
-        while not self._stopping:
-            try:
-                self._prepared.put((job, prepared), timeout=0.5)
-            except queue.Full:
-                continue
-            return
+        with self._state:
+            self._density.learn(_suffix(job.path), max(job.size, 0), prepared.tokens)
+            if isinstance(prepared.chunks, ChunkFile) and not job.large:
+                others = sum(other.large for other in self._in_hand.values())
+                job.large = True
+                if others >= LARGE_FILES:
+                    self._give_back([job], None)  # it is read again when its turn comes
+                    return
+        self._prepared.put(job, prepared)
 
     def _prepare(self, job: _Job) -> Prepared | None:
-        """Read a file, or find out that nothing needs to be read (None)."""
+        """Read a file; None where nothing needs to be read, and the file is taken care of."""
         path = Path(job.path)
         try:
             stat = path.lstat()
@@ -581,17 +844,17 @@ class Pipeline:
             raise FileError(path, "Cannot be read", f"{error.strerror}.") from error
         job.size, job.mtime_ns = stat.st_size, stat.st_mtime_ns
         known = self._store.file(job.path)
-        if known is not None and not job.forced and (known.size, known.mtime_ns) == (job.size, job.mtime_ns):
+        forced = job.flags & _FORCED
+        if known is not None and not forced and (known.size, known.mtime_ns) == (job.size, job.mtime_ns):
+            self._finish(job, counted=False)
             return None
         try:
-            content = self._pool.hash(path).key
-            with self._apply:
-                if job.stale:
-                    return None
-                if known is not None and known.status == "indexed" and known.content == content:
-                    self._store.touch(job.path, job.size, job.mtime_ns)
-                    return None
-                if self._store.adopt(job.path, job.root, job.size, job.mtime_ns, content):
+            # Only a file of the same size can have the same content; where there is none, it is read once.
+            if not job.flags & _READ and self._store.has_size(job.size):
+                content = self._pool.hash(path).key
+                same = known is not None and known.status == "indexed" and known.content == content
+                if same or self._store.find_content(content):
+                    self._note(_Note(job, content, same))
                     return None
             return self._pool.prepare(path)
         except FileGoneError:
@@ -607,120 +870,240 @@ class Pipeline:
         device = next((r.device for r in self._store.roots() if r.path == job.root), None)
         if root_online(job.root, True, device):
             self._remove([job.path])
-
-    def _failed(self, job: _Job, error: FileError) -> None:
-        try:
-            with self._apply:
-                if not job.stale:
-                    self._store.fail(job.path, job.root, job.size, job.mtime_ns, error)
-        except IndexerError as trouble:
-            self._give_back([job], trouble)
-        else:
-            self._finish(job)
+        self._finish(job, counted=False)
 
     def _own_fault(self, jobs: Iterable[_Job], error: Exception) -> None:
         """One strange file or batch must not stop a thread: name its files and go on."""
         reason = f"{type(error).__name__}. This is a fault in Dragoman; the log says more."
         for job in jobs:
-            self._failed(job, FileError(Path(job.path), "Internal error", reason))
+            self._note(_Note(job, FileError(Path(job.path), "Internal error", reason)))
 
-    # --- embedding and writing -----------------------------------------------------------------------
+    def _note(self, note: _Note) -> None:
+        self._encoded.put(note)
+
+    # --- embedding -----------------------------------------------------------------------------------
 
     def _embed_loop(self) -> None:
-        for work in self._batches():
+        while True:
+            # First a place at the encoder: until there is one, more files come to be embedded together.
+            self._unwritten.acquire()
+            self._encoding.acquire()
+            parts = self._prepared.take()
+            sent = False
             try:
-                self._send_to_encoder(work)
+                sent = parts is not None and self._send_to_encoder(parts)
             except Exception as error:
                 log.exception("A batch could not be handed to the encoder")
-                self._own_fault([job for job, _ in work], error)
+                self._abandon(parts or [])
+                self._own_fault([part.job for part in parts or []], error)
+            if not sent:
+                self._encoding.release()
+                self._unwritten.release()
+            if parts is None:
+                break
         self._encoded.put(None)
 
-    def _batches(self) -> Iterator[list[tuple[_Job, Prepared]]]:
-        """Files that were read, about BATCH_CHUNKS at a time; a book does not hold back notes before it."""
-        work: list[tuple[_Job, Prepared]] = []
-        room = BATCH_CHUNKS
-        while True:
-            try:
-                item = self._prepared.get(block=not work)
-            except queue.Empty:
-                yield work
-                work, room = [], BATCH_CHUNKS
-                continue
-            if work and (item is None or len(item[1].chunks) > room or item[0].alone or work[0][0].alone):
-                yield work
-                work, room = [], BATCH_CHUNKS
-            if item is None:
-                return
-            work.append(item)
-            room -= len(item[1].chunks)
-
-    def _send_to_encoder(self, work: list[tuple[_Job, Prepared]]) -> None:
-        for job in [job for job, _ in work if job.stale]:
-            self._finish(job)
-        work = [(job, prepared) for job, prepared in work if not job.stale]
-        if not work:
-            return
-        texts = {chunk.text_hash: chunk.embed_text for _, prepared in work for chunk in prepared.chunks}
+    def _send_to_encoder(self, parts: list[_Part]) -> bool:
+        """Have what is missing embedded; False when there was nothing to do, or it could not be done."""
+        for part in parts:
+            if part.job.stale:
+                self._abandon([part])
+                self._finish(part.job, counted=False)
+        parts = [part for part in parts if not part.job.stale]
+        if not parts:
+            return False
+        texts = {chunk.text_hash: chunk.embed_text for part in parts for chunk in part.chunks}
         with self._state:
             encoder, model = self._encoder, self._model
         try:
             missing = list(self._store.missing(texts.keys()))
         except IndexerError as error:
-            self._give_back([job for job, _ in work], error)
-            return
-        self._encoding.acquire()
-        batch = _Batch(work, missing, encoder.passages([texts[h] for h in missing]), model)
-        batch.vectors.add_done_callback(lambda _: self._encoded.put(batch))
+            self._abandon(parts)
+            self._give_back([part.job for part in parts], error)
+            return False
+        large = parts[0].large
+        if large is not None and not missing:
+            self._piece_done(large)
+            return False
+        batch = _Batch(parts, missing, encoder.passages([texts[h] for h in missing]), model)
+
+        def embedded(_: Future[Vectors]) -> None:
+            self._encoding.release()
+            self._encoded.put(batch)
+
+        batch.vectors.add_done_callback(embedded)
+        return True
+
+    def _abandon(self, parts: Iterable[_Part]) -> None:
+        """What is left of large files among these is not embedded."""
+        for part in parts:
+            if part.large is not None:
+                part.large.over = True
+
+    def _piece_done(self, large: _Large) -> None:
+        with self._state:
+            large.unwritten -= 1
+            job = large.job
+            if self._in_hand.get(job.path) is job:
+                left = int(max(job.size, 0) * (1 - large.next / large.chunks.pieces))
+                self._load.add(job.root, job.path, left - job.weight, 0)
+                job.weight = left
+            if large.sent and not large.unwritten and not large.over:
+                self._encoded.put(large)
+
+    # --- writing -------------------------------------------------------------------------------------
 
     def _write_loop(self) -> None:
-        while (batch := self._encoded.get()) is not None:
-            self._encoding.release()
-            jobs = [job for job, _ in batch.work]
-            try:
-                self._write(batch)
-            except ModelChangedError:
-                self._give_back(jobs, None)
-            except TextError as error:
-                # Which file it is shows when each is embedded by itself.
-                if len(jobs) == 1:
-                    self._failed(jobs[0], FileError(Path(jobs[0].path), error.title, error.message))
+        waiting: deque[_Batch | _Large | None] = deque()
+        while True:
+            item = waiting.popleft() if waiting else self._encoded.get()
+            if isinstance(item, _Note):
+                notes = [item]
+                with contextlib.suppress(queue.Empty):
+                    while len(notes) < NOTES:
+                        after = self._encoded.get_nowait()
+                        if isinstance(after, _Note):
+                            notes.append(after)
+                        else:
+                            waiting.append(after)
+                self._write_notes(notes)
+            elif isinstance(item, _Batch):
+                self._unwritten.release()
+                self._guarded(item.parts, item.model, functools.partial(self._write, item))
+            elif isinstance(item, _Large):
+                part = _Part(item.job, item.prepared, (), item)
+                self._guarded([part], "", functools.partial(self._complete, item))
+            else:
+                return
+
+    def _write_notes(self, notes: list[_Note]) -> None:
+        """Tell the catalog of many files in few transactions."""
+        try:
+            with self._apply:
+                live = [note for note in notes if not note.job.stale]
+                same = [n.job for n in live if n.same]
+                failed = [(n.job, n.what) for n in live if isinstance(n.what, FileError)]
+                copies = [(n.job, n.what) for n in live if isinstance(n.what, bytes) and not n.same]
+                if same:
+                    self._store.touch_all([(job.path, job.size, job.mtime_ns) for job in same])
+                if failed:
+                    self._store.fail_all(
+                        [(job.path, job.root, job.size, job.mtime_ns, error) for job, error in failed]
+                    )
+                taken = self._store.adopt_all(
+                    [(job.path, job.root, job.size, job.mtime_ns, content) for job, content in copies]
+                ) if copies else []  # fmt: skip
+        except IndexerError as trouble:
+            self._give_back([note.job for note in notes], trouble)
+            return
+        except Exception:
+            log.exception("What was found out about files could not be stored")
+            for note in notes:
+                self._finish(note.job, counted=False)  # the next sweep finds them again
+            return
+        again = {job.path for (job, _), done in zip(copies, taken, strict=True) if not done}
+        with self._state:
+            for note in notes:
+                if note.job.path in again:
+                    note.job.flags |= _READ
+                    self._give_back([note.job], None)
                 else:
-                    for job in jobs:
-                        job.alone = True
-                    self._give_back(jobs, None)
-            except IndexerError as error:
-                with self._state:
-                    changed = batch.model != self._model
-                self._give_back(jobs, None if changed else error)
-            except Exception as error:
-                log.exception("A batch could not be embedded or stored")
-                self._own_fault(jobs, error)
+                    self._finish(note.job, counted=not (note.same or note.job.stale))
+
+    def _guarded(self, parts: list[_Part], model: str, write: Callable[[], None]) -> None:
+        """Write, and see to the files when it fails."""
+        jobs = [part.job for part in parts]
+        if any(part.large is not None and part.large.over for part in parts):
+            return  # the file went another way already
+        after: IndexerError | None
+        try:
+            write()
+        except ModelChangedError:
+            after = None
+        except TextError as error:
+            # Which file it is shows when each is embedded by itself.
+            if len(jobs) == 1:
+                self._abandon(parts)
+                self._note(_Note(jobs[0], FileError(Path(jobs[0].path), error.title, error.message)))
+                return
+            for job in jobs:
+                job.flags |= _ALONE
+            after = None
+        except IndexerError as error:
+            with self._state:
+                after = None if model and model != self._model else error
+        except Exception as error:
+            log.exception("A batch could not be embedded or stored")
+            self._abandon(parts)
+            self._own_fault(jobs, error)
+            return
+        else:
+            return
+        self._abandon(parts)
+        self._give_back(jobs, after)
 
     def _write(self, batch: _Batch) -> None:
         vectors = dict(zip(batch.hashes, batch.vectors.result(), strict=True))
-        while not self._store_batch(batch, vectors):
-            if self._stopping:
-                return
-        self._recovered()
-        for job, _ in batch.work:
-            self._finish(job)
+        large = batch.parts[0].large
+        if large is not None:
+            chunks = batch.parts[0].chunks
+            if self._stored(lambda: self._store.put_ahead(chunks, vectors, model=batch.model)):
+                self._piece_done(large)
+            return
 
-    def _store_batch(self, batch: _Batch, vectors: Mapping[bytes, Vectors]) -> bool:
-        """Write a batch; False, after a while, when the store cannot take it now (a full disk).
+        def store() -> None:
+            live = [part for part in batch.parts if not part.job.stale]
+            self._store.replace(
+                [_update(part.job, part.prepared) for part in live], vectors, model=batch.model
+            )
 
-        The batch is kept, not queued again: nothing is embedded twice, and what comes behind it waits.
+        if self._stored(store):
+            for part in batch.parts:
+                self._finish(part.job, counted=not part.job.stale)
+
+    def _complete(self, large: _Large) -> None:
+        """Make a large file visible, all of whose pieces were embedded, or embed what is missing again."""
+        job, chunks = large.job, large.chunks
+        with self._state:
+            model = self._model
+        missing = any(
+            self._store.missing({chunk.text_hash for chunk in chunks.piece(number)})
+            for number in range(chunks.pieces)
+        )
+        if missing and not job.stale:
+            if large.passes >= 3:
+                raise IndexerError("A large file could not be stored", "It is tried again.")
+            large.passes += 1
+            large.next = 0
+            self._prepared.put_large(large)
+            return
+
+        def store() -> None:
+            if not job.stale:
+                self._store.replace([_update(job, large.prepared)], {}, model=model)
+
+        if self._stored(store):
+            self._finish(job, counted=not job.stale)
+
+    def _stored(self, write: Callable[[], None]) -> bool:
+        """Write something, as often as it takes; False when the store cannot take it before the end.
+
+        A batch is kept, not queued again, while the disk is full: nothing is embedded twice, and what comes
+        behind it waits.
         """
-        try:
-            with self._apply:
-                live = [(job, prepared) for job, prepared in batch.work if not job.stale]
-                updates = [_update(job, prepared) for job, prepared in live]
-                self._store.replace(updates, vectors, model=batch.model)
-        except ModelChangedError:
-            raise
-        except IndexerError as error:
-            self._rest(error)
-            return False
-        return True
+        while True:
+            try:
+                with self._apply:
+                    write()
+            except ModelChangedError:
+                raise
+            except IndexerError as error:
+                self._rest(error)
+                if self._stopping:
+                    return False
+            else:
+                self._recovered()
+                return True
 
 
 def _update(job: _Job, prepared: Prepared) -> FileUpdate:
@@ -733,5 +1116,5 @@ def _update(job: _Job, prepared: Prepared) -> FileUpdate:
         media=prepared.media,
         code_language=prepared.code_language,
         title=prepared.title,
-        chunks=tuple(prepared.chunks),
+        chunks=prepared.chunks,
     )

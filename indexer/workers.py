@@ -3,6 +3,8 @@
 A child is started when it is first needed and speaks msgspec's JSON in frames of four bytes of length
 (big endian) and the message. Its first message is `_Setup`, which it answers with `_Ready`; then one
 request is answered at a time. Paths cross as bytes, since a file's name need not be valid text.
+
+A file of very many chunks comes in pieces, which the service keeps on disk: see `ChunkFile`.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Literal, TypeVar, overload
 
 import msgspec
 
@@ -29,9 +32,15 @@ from indexer.api import GetPreview, Media, Preview, Rect
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.extract import EXTRACTOR_VERSION, Kind, extract, kind_of, render_page, unsupported
+from indexer.manners import NICENESS, step_back
 from indexer.settings import Settings
 
 PREVIEW_CHARACTERS = 200_000
+
+PIECE_CHUNKS = 128
+"""How many chunks of a large file are in memory at once."""
+LARGE_CHUNKS = 512
+"""A file with more comes in pieces."""
 
 _MAX_FRAME = 1 << 30
 _START_DEADLINE_S = 60.0
@@ -71,8 +80,90 @@ class Hashed(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int
 
 
+class ChunkFile(Sequence[Chunk]):
+    """The chunks of a large file, on disk. They are read again each time they are asked for.
+
+    Its file has no name (where the system allows that) and goes with this object, or with the process.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """An empty one.
+
+        Args:
+            folder: Where to keep it; None for the system's folder of temporary files.
+
+        Raises:
+            OSError: The disk is full or cannot be written.
+        """
+        self._ends: list[int] = [0]
+        self._length = 0
+        self._file, name = tempfile.mkstemp(prefix="chunks-", dir=folder)
+        self._name: str | None = name
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            Path(name).unlink()
+            self._name = None
+
+    def add(self, piece: bytes, count: int) -> None:
+        """Append a piece as the child encoded it; all but the last have PIECE_CHUNKS chunks."""
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self._ends.append(self._ends[-1] + len(piece))
+        self._length += count
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces there are."""
+        return len(self._ends) - 1
+
+    def piece(self, number: int) -> tuple[Chunk, ...]:
+        """The chunks of a piece, from 0. May be called from any thread."""
+        start, end = self._ends[number : number + 2]
+        return _piece_decoder.decode(_read_at(self._file, start, end - start)).chunks
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for number in range(self.pieces):
+            yield from self.piece(number)
+
+    @overload
+    def __getitem__(self, at: int) -> Chunk: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Chunk, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Chunk | tuple[Chunk, ...]:
+        if isinstance(at, slice):
+            return tuple(self[number] for number in range(*at.indices(self._length)))
+        number, within = divmod(range(self._length)[at], PIECE_CHUNKS)
+        return self.piece(number)[within]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+            if self._name is not None:
+                Path(self._name).unlink(missing_ok=True)
+
+
+def _read_at(file: int, start: int, length: int) -> bytes:
+    found = bytearray()
+    while len(found) < length:
+        block = os.pread(file, length - len(found), start + len(found))
+        if not block:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        found += block
+    return bytes(found)
+
+
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A file ready to be embedded. `key`, `size` and `mtime_ns` as in `Hashed`."""
+    """A file ready to be embedded. `key`, `size` and `mtime_ns` as in `Hashed`.
+
+    Attributes:
+        tokens: Of all chunks.
+        chunks: In order; a `ChunkFile` when there are more than LARGE_CHUNKS.
+    """
 
     media: Media
     code_language: str | None = None
@@ -80,7 +171,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: bytes
     size: int
     mtime_ns: int
-    chunks: tuple[Chunk, ...]
+    chunks: Sequence[Chunk]
+    tokens: int = 0
 
 
 # --- messages -----------------------------------------------------------------------------
@@ -96,7 +188,6 @@ class _Setup(_Message, frozen=True, kw_only=True):
     max_bytes: int
     memory_bytes: int
     deadline_s: float
-    niceness: int
 
 
 class _Ready(_Message, frozen=True, kw_only=True):
@@ -125,7 +216,15 @@ class _Hashed(_Message, frozen=True, kw_only=True):
 
 
 class _Prepared(_Message, frozen=True, kw_only=True):
+    """`pieces`: so many frames of chunks follow, and `result` has none."""
+
     result: Prepared
+    chunks: int = 0
+    pieces: int = 0
+
+
+class _Piece(msgspec.Struct, frozen=True):
+    chunks: tuple[Chunk, ...]
 
 
 class _Previewed(_Message, frozen=True, kw_only=True):
@@ -146,6 +245,7 @@ _encoder = msgspec.json.Encoder()
 _setup_decoder = msgspec.json.Decoder(_Setup)
 _job_decoder: msgspec.json.Decoder[_Job] = msgspec.json.Decoder(_Job)
 _answer_decoder: msgspec.json.Decoder[_Answer] = msgspec.json.Decoder(_Answer)
+_piece_decoder = msgspec.json.Decoder(_Piece)
 
 
 _encode = _encoder.encode
@@ -184,7 +284,15 @@ class WorkerPool:
     Indexing and previews run in lanes of their own, so that a preview never waits for a long file.
     """
 
-    def __init__(self, size: int, *, tokenizer: Path, max_tokens: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        tokenizer: Path,
+        max_tokens: int,
+        settings: Settings,
+        scratch: Path | None = None,
+    ) -> None:
         """Make a pool; no process is started before the first call.
 
         Args:
@@ -192,15 +300,17 @@ class WorkerPool:
             tokenizer: The encoder's ``tokenizer.json``.
             max_tokens: Most tokens of a chunk, special tokens not counted.
             settings: For the limits of size, memory and time.
+            scratch: Where chunks of large files are kept; None for the system's temporary files.
         """
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._settings = settings
+        self._scratch = scratch
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._closed = False
         self._generation = 0
-        self._indexing = _Lane(max(size, 1), niceness=10)
+        self._indexing = _Lane(max(size, 1), niceness=NICENESS)
         self._previews = _Lane(1, niceness=0)
         self._supervisor: threading.Thread | None = None
         self._next_look = 0.0  # when the supervisor wakes of itself
@@ -213,6 +323,7 @@ class WorkerPool:
             PoolClosedError: The pool was closed.
             FatalError: No child process can be started.
         """
+        _supported(path)
         answer = self._ask(self._indexing, path, _Hash(path=os.fsencode(path)))
         return self._result(answer, Hashed, path)
 
@@ -224,7 +335,9 @@ class WorkerPool:
                 `FileChangedError`.
             PoolClosedError: The pool was closed.
             FatalError: No child process can be started.
+            IndexerError: There is no room on the disk for the chunks of a large file.
         """
+        _supported(path)
         answer = self._ask(self._indexing, path, _Prepare(path=os.fsencode(path)))
         return self._result(answer, Prepared, path)
 
@@ -259,6 +372,12 @@ class WorkerPool:
             self._wake.notify_all()
         for child in idle:
             child.end()
+
+    def limit(self, most: int) -> None:
+        """Read at most so many files at once from now on, previews apart; 0 for as many as there can be."""
+        with self._lock:
+            self._indexing.limit = most
+            self._wake.notify_all()
 
     def close(self) -> None:
         """End all children at once; calls in progress raise `PoolClosedError`."""
@@ -307,7 +426,7 @@ class WorkerPool:
         """A child of the lane that is alive and ready, waiting for one where all are at work."""
         while True:
             with self._lock:
-                self._wake.wait_for(lambda: self._closed or lane.idle or len(lane.children) < lane.size)
+                self._wake.wait_for(lambda: self._closed or lane.free)
                 if self._closed:
                     raise _closed()
                 child = lane.idle.pop() if lane.idle else None
@@ -339,9 +458,10 @@ class WorkerPool:
             max_bytes=settings.max_file_mb << 20,
             memory_bytes=settings.extraction_memory_mb << 20,
             deadline_s=settings.extraction_deadline_s,
-            niceness=niceness,
         )
         child.start()
+        if niceness and child.pid:
+            step_back(child.pid, niceness)
         self._set_deadline(child, _START_DEADLINE_S)
         answer = child.ask(setup)
         self._set_deadline(child, None)
@@ -356,6 +476,8 @@ class WorkerPool:
         deadline_s = self._settings.extraction_deadline_s
         self._set_deadline(child, deadline_s)
         answer = child.ask(job)
+        if isinstance(answer, _Prepared) and answer.pieces:
+            answer = self._collect(child, answer)
         self._set_deadline(child, None)
         child.files += 1
         if answer is not None:
@@ -369,6 +491,21 @@ class WorkerPool:
             raise FileError(path, "Took too long", message)
         message = f"The process that read it ended ({epitaph}). The file may be damaged or made to do harm."
         raise CrashedError(path, "Crashed while being read", message)
+
+    def _collect(self, child: _Child, answer: _Prepared) -> _Prepared | None:
+        """The pieces of a large file that follow its answer; None when the child ends instead."""
+        try:
+            chunks = ChunkFile(self._scratch)
+            for number in range(answer.pieces):
+                body = child.next()
+                if body is None:
+                    return None
+                chunks.add(body, min(PIECE_CHUNKS, answer.chunks - number * PIECE_CHUNKS))
+        except OSError as error:
+            child.kill()  # it waits for somebody to read the rest
+            message = f"A large file could not be prepared ({error.strerror}). Make room on the disk."
+            raise IndexerError("No room for temporary files", message) from error
+        return _Prepared(result=msgspec.structs.replace(answer.result, chunks=chunks))
 
     def _release(self, lane: _Lane, child: _Child, *, keep: bool) -> None:
         with self._lock:
@@ -427,9 +564,17 @@ def _closed() -> PoolClosedError:
 class _Lane:
     def __init__(self, size: int, *, niceness: int) -> None:
         self.size = size
+        self.limit = 0
         self.niceness = niceness
         self.children: set[_Child] = set()
         self.idle: list[_Child] = []  # last in, first out: what is warm is used
+
+    @property
+    def free(self) -> bool:
+        """Whether a child can be had now."""
+        at_work = len(self.children) - len(self.idle)
+        most = min(self.limit, self.size) if self.limit else self.size
+        return at_work < most and (bool(self.idle) or len(self.children) < self.size)
 
     def take_idle(self) -> list[_Child]:
         """Take all idle children out of the lane."""
@@ -490,6 +635,16 @@ class _Child:
             body = _receive(process.stdout)
             return None if body is None else _answer_decoder.decode(body)
         except (OSError, ValueError):  # a broken pipe, a closed file, no JSON
+            return None
+
+    def next(self) -> bytes | None:
+        """One more frame of an answer; None when the process ends instead."""
+        process = self._process
+        if process is None or process.stdout is None:
+            return None
+        try:
+            return _receive(process.stdout)
+        except (OSError, ValueError):  # a broken pipe, a closed file
             return None
 
     def dead(self) -> bool:
@@ -598,13 +753,12 @@ def main() -> None:
         while True:
             job = _job_decoder.decode(jobs.get())
             _alarm(setup.deadline_s + 5)
-            _write(answers, child.answer(job))
+            for frame in child.answer(job):
+                _write(answers, frame)
             _alarm(0)
 
 
 def _confine(setup: _Setup) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(setup.niceness)
     if sys.platform == "win32":
         return
     import resource
@@ -627,31 +781,31 @@ class _Reader:
         self._setup = setup
         self._counts: Callable[[Sequence[str]], list[int]] | None = None
 
-    def answer(self, job: _Job) -> bytes:
-        """The encoded answer; encoding is part of the work, since it needs memory too."""
+    def answer(self, job: _Job) -> list[bytes]:
+        """The frames of the answer; encoding is part of the work, since it needs memory too."""
         path = Path(os.fsdecode(job.path))
+        failed: _Failed
         try:
             match job:
                 case _Hash():
-                    return _encode(_Hashed(result=self._hash(path)))
+                    return [_encode(_Hashed(result=self._hash(path)))]
                 case _Prepare():
-                    return _encode(_Prepared(result=self._prepare(path)))
+                    return _frames(self._prepare(path))
                 case _Preview():
-                    return _encode(_Previewed(result=self._preview(path, job)))
+                    return [_encode(_Previewed(result=self._preview(path, job)))]
         except FileChangedError as error:
-            return _encode(_failed(error, "changed"))
+            failed = _failed(error, "changed")
         except FileGoneError as error:
-            return _encode(_failed(error, "gone"))
+            failed = _failed(error, "gone")
         except FileError as error:
-            return _encode(_failed(error, "file"))
+            failed = _failed(error, "file")
         except FatalError as error:  # of the tokenizer: no file's fault
-            return _encode(_Failed(title=error.title, message=error.message, kind="failed", cause="fatal"))
+            failed = _Failed(title=error.title, message=error.message, kind="failed", cause="fatal")
         except MemoryError:
             limit = self._setup.memory_bytes >> 20
             message = f"Reading it needs more than the {limit} MiB of memory that are allowed."
-            return _encode(
-                _Failed(title="Needs too much memory", message=message, kind="failed", cause="memory")
-            )
+            failed = _Failed(title="Needs too much memory", message=message, kind="failed", cause="memory")
+        return [_encode(failed)]
 
     def _hash(self, path: Path) -> Hashed:
         kind = _supported(path)
@@ -677,6 +831,7 @@ class _Reader:
             size=info.st_size,
             mtime_ns=info.st_mtime_ns,
             chunks=tuple(chunks),
+            tokens=sum(chunk.tokens for chunk in chunks),
         )
 
     def _tokens(self) -> Callable[[Sequence[str]], list[int]]:
@@ -714,6 +869,19 @@ class _Reader:
             first_line=text.count("\n", 0, first) + 1,
             truncated=first > 0 or last < len(text),
         )
+
+
+def _frames(prepared: Prepared) -> list[bytes]:
+    """A prepared file as an answer, in pieces when it is large."""
+    chunks = prepared.chunks
+    if len(chunks) <= LARGE_CHUNKS:
+        return [_encode(_Prepared(result=prepared))]
+    starts = range(0, len(chunks), PIECE_CHUNKS)
+    head = msgspec.structs.replace(prepared, chunks=())
+    return [
+        _encode(_Prepared(result=head, chunks=len(chunks), pieces=len(starts))),
+        *(_encode(_Piece(tuple(chunks[start : start + PIECE_CHUNKS]))) for start in starts),
+    ]
 
 
 def _picture(path: Path, data: bytes, page: int, width: int, rects: tuple[Rect, ...]) -> Preview:

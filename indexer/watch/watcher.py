@@ -116,6 +116,7 @@ class Watcher:
         self._refused: dict[str, OSError] = {}
         self._renew: set[str] = set()
         self._busy = False
+        self._at_once = False
         self._closed = False
         self._next_poll = 0.0
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -270,7 +271,7 @@ class Watcher:
         while True:
             with self._wake:
                 self._busy = False
-                if not (self._removed or self._refused or self._renew):
+                if not (self._removed or self._refused or self._renew or self._at_once):
                     wait = self._next_poll - time.monotonic()
                     if self._held:
                         wait = min(wait, self._quiet_s / 4)
@@ -281,6 +282,7 @@ class Watcher:
                 if self._closed:
                     return
                 self._busy = True
+                self._at_once = False
                 removed, self._removed = self._removed, []
                 refused, self._refused = self._refused, {}
                 renew, self._renew = self._renew, set()
@@ -365,7 +367,9 @@ class Watcher:
                 self._watch(root)  # the limit may have been raised
             with self._wake:
                 if self._roots.get(root.path) is root:
-                    self._held.add(Event("rescan", root.path, True), root.path, now)
+                    # Nothing has to settle: it is reported at once.
+                    self._held.add(Event("rescan", root.path, True), root.path, now - self._quiet_s)
+                    self._at_once = True
 
     def _watch(self, root: _Root) -> None:
         try:

@@ -55,6 +55,7 @@ class FakeEncoder:
         self.texts: list[str] = []
         self.failures: list[Exception] = []
         self.tokens_embedded = 0
+        self.busy_seconds = 0.0
 
     def passages(self, texts: Sequence[str], *, urgent: bool = False) -> Future[Any]:
         future: Future[Any] = Future()
