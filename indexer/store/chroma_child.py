@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -40,10 +41,17 @@ if TYPE_CHECKING:
     import chromadb
 
 COLLECTION = "vectors"
+_EF_SEARCH = 160
 # A damaged index makes Chroma write a sparse file of a terabyte and more.
 LARGEST_FILE = 32 << 30
 _LOCK_WAIT_S = 20.0
 _PAGE = 10_000
+# Chroma rewrites its files after so many new vectors: this share of all, since that takes the longer the more
+# there are (0.1 s for 60,000, at every thousand a fifth of all writing), within bounds, since what is not in
+# the files yet is put into the graph again at every start and read at every write.
+_SYNC_SHARE = 20
+_SYNC_MOST = 20_000
+_RETUNE = 10_000
 _HNSW_HEADER = struct.Struct("<iQQQQ")  # version, offset, capacity, elements, bytes an element
 
 
@@ -68,7 +76,7 @@ def hnsw_doubts(folder: Path) -> str:
             links = header.parent / "link_lists.bin"
             if links.stat().st_size > elements * record:
                 return f"{header}: link lists of {links.stat().st_size} bytes"
-            words = np.fromfile(links, "<u4").tolist()
+            words = array("I", links.read_bytes())
             at = 0
             for _ in range(elements):
                 at += 1 + words[at] // 4
@@ -105,9 +113,6 @@ class _Folder:
     """The open Chroma folder."""
 
     def __init__(self, request: Open) -> None:
-        import chromadb
-        from chromadb.config import Settings
-
         folder = Path(request.folder)
         self._lock = take(folder, request)
         doubts = "" if request.create else hnsw_doubts(folder)
@@ -115,26 +120,55 @@ class _Folder:
             raise ValueError(doubts)
         if not request.create and not (folder / "chroma.sqlite3").is_file():
             raise FileNotFoundError(str(folder / "chroma.sqlite3"))
-        self._client: Any = chromadb.PersistentClient(
-            str(folder), settings=Settings(anonymized_telemetry=False, allow_reset=False)
-        )
-        self._collection: chromadb.Collection = (
-            self._client.create_collection(
+        self._folder = folder
+        self._least = request.sync_threshold
+        self._threshold = request.sync_threshold
+        self._since = 0
+        self._client: Any = self._connect()
+        if request.create:
+            self._collection: chromadb.Collection = self._client.create_collection(
                 COLLECTION,
                 embedding_function=None,
                 configuration={
                     "hnsw": {
                         "space": "cosine",
-                        "max_neighbors": 24,
+                        "max_neighbors": 20,
                         "ef_construction": 128,
-                        "ef_search": 128,
-                        "sync_threshold": request.sync_threshold,
+                        "ef_search": _EF_SEARCH,
+                        "sync_threshold": self._threshold,
                     }
                 },
             )
-            if request.create
-            else self._client.get_collection(COLLECTION, embedding_function=None)
+        else:
+            self._attach()
+
+    def _connect(self) -> Any:
+        import chromadb
+        from chromadb.config import Settings
+
+        return chromadb.PersistentClient(
+            str(self._folder), settings=Settings(anonymized_telemetry=False, allow_reset=False)
         )
+
+    def _attach(self) -> None:
+        """Open the collection with what fits its size; it heeds that only before it was first used."""
+        self._collection = self._client.get_collection(COLLECTION, embedding_function=None)
+        self._threshold = self._fitting()
+        self._collection.modify(
+            configuration={"hnsw": {"ef_search": _EF_SEARCH, "sync_threshold": self._threshold}}
+        )
+        self._collection = self._client.get_collection(COLLECTION, embedding_function=None)
+
+    def _fitting(self) -> int:
+        return min(max(self._least, self._collection.count() // _SYNC_SHARE), _SYNC_MOST)
+
+    def _retune(self) -> None:
+        """Open again what has outgrown its threshold by far."""
+        self._since = 0
+        if self._fitting() >= 2 * self._threshold:
+            self._client.close()
+            self._client = self._connect()
+            self._attach()
 
     def count(self) -> int:
         return self._collection.count()
@@ -142,7 +176,10 @@ class _Folder:
     def upsert(self, request: Upsert) -> None:
         ids = np.frombuffer(request.ids, np.int64)
         vectors = np.frombuffer(request.vectors, np.float32).reshape(len(ids), -1)
-        self._collection.upsert(ids=[str(number) for number in ids], embeddings=vectors)
+        self._since += len(ids)
+        if self._since >= _RETUNE:
+            self._retune()
+        self._collection.upsert(ids=[str(number) for number in ids.tolist()], embeddings=vectors)
 
     def query(self, request: Query) -> Found:
         vector = np.frombuffer(request.vector, np.float32)
