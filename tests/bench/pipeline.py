@@ -1,8 +1,8 @@
 """How close a whole index run comes to the encoder's time alone: ``python -m tests.bench.pipeline``.
 
 In turns: a fresh library indexes real files, everything included (children that read them, cutting, the
-catalog, Chroma); then the same encoder, in the same process, embeds the same passages in one go. A run can take
-no less than that, so the ratio says what reading, cutting and storing cost on top of embedding.
+catalog, Chroma); then the same encoder, in the same process, embeds the same passages in one go. A run can
+take no less than that, so the ratio says what reading, cutting and storing cost on top of embedding.
 """
 
 from __future__ import annotations
