@@ -319,7 +319,7 @@ class _Endpoints:
             encoder = (await self._service.status()).encoder
         except IndexerError as error:
             return _json({"status": "failed", "message": str(error)}, 503)
-        good = encoder.state == "ready"
+        good = encoder.state in {"ready", "resting"}
         state = {"status": "ok" if good else encoder.state, "model": encoder.model}
         return _json(state, 200 if good else 503)
 
@@ -338,7 +338,7 @@ class _Endpoints:
             if encoder.state != "loading":
                 break
             await asyncio.sleep(_LOADING_REST_S)
-        if encoder.state != "ready":
+        if encoder.state not in {"ready", "resting"}:
             raise _WrongError(503, encoder.message or "The model is being loaded.", code="model_not_ready")
         return {
             "id": encoder.model,

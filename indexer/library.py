@@ -8,8 +8,6 @@ import logging
 import os
 import shutil
 import threading
-import time
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Over so many seconds it is counted how busy the encoder is.
-_BUSY_WINDOW_S = 10.0
-
 
 class Library:
     """Everything behind the socket, wired together: store, encoder, children, pipeline, watcher."""
@@ -63,7 +58,6 @@ class Library:
         )
         self.manners = Governor(lambda: self.settings, data_dir, changed=lambda _: self._keep_pace())
         self._expected = False
-        self._busy_share = _BusyShare()
         self._watches: dict[str, str] = {}
         self._rules: dict[str, Rules] = {}
         self._notices: dict[str, api.Notice] = {}
@@ -134,11 +128,14 @@ class Library:
         if self._pipeline is not None:
             self._pipeline.paused = self.settings.paused or pace.hold
 
-    def expect(self) -> None:
-        """Somebody is about to search: have the model ready."""
-        self._expected = True
-        with contextlib.suppress(FatalError):
-            self._live.encoder.expect()
+    def attend(self, request: api.Request) -> None:
+        """Take note of a request: a person is there, and may be about to search."""
+        if isinstance(request, api.Search | api.Complete | api.GetPreview):
+            self.manners.asked()
+        if isinstance(request, api.Search | api.Complete | api.Subscribe):
+            self._expected = True
+            with contextlib.suppress(FatalError):
+                self._live.encoder.expect()
 
     def _model_changed(self, live: Live) -> None:
         if self._pipeline is not None:
@@ -508,12 +505,12 @@ class Library:
             )
         progress = self._pipeline.progress()
         encoder = msgspec.structs.replace(encoder, busy=round(progress.encoder_busy, 2))
-        if progress.trouble is not None:
+        if progress.trouble is not None and progress.trouble not in notices:
             notices.append(progress.trouble)
         working = bool(progress.waiting) or switch is not None
         if pace.hold and working:
             notices.append(self._no_room())
-        busy = self._busy_share.of(self.models.live.encoder, waiting=bool(progress.waiting))
+        busy = round(progress.encoder_busy, 2) if progress.waiting else 0.0
         encoder = msgspec.structs.replace(encoder, busy=busy)
         state: Any = "watching"
         if self.stopping:
@@ -681,28 +678,3 @@ class Library:
         if self.store.file(path) is None:
             raise IndexerError("Not in the library", f"{path} is not an indexed file.")
         return self.pool.preview(msgspec.structs.replace(request, path=path))
-
-
-class _BusyShare:
-    """How much of the last seconds an encoder worked; counts only while something waits for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: EncoderThread | None = None
-        self._samples: deque[tuple[float, float]] = deque()
-
-    def of(self, encoder: EncoderThread, *, waiting: bool) -> float:
-        """The share, 0 to 1, with two digits; 0 where nothing waits."""
-        with self._lock:
-            if encoder is not self._of or not waiting:
-                self._of = encoder
-                self._samples.clear()
-            if not waiting:
-                return 0.0
-            now = (time.monotonic(), encoder.busy_seconds)
-            if not self._samples or now[0] - self._samples[-1][0] > 0.2:
-                self._samples.append(now)
-            while now[0] - self._samples[0][0] > _BUSY_WINDOW_S:
-                self._samples.popleft()
-            then = self._samples[0]
-            return round(min(1.0, (now[1] - then[1]) / max(now[0] - then[0], 1e-3)), 2)

@@ -192,6 +192,7 @@ class _Connection:
     async def _carry_out(self, request: api.Request) -> None:
         library = self._server.library
         run = asyncio.to_thread
+        library.attend(request)
         match request:
             case api.Search():
                 await self._search(request)

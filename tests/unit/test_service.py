@@ -45,6 +45,9 @@ class FakeLibrary:
     def add_folder(self, path: str) -> None:
         raise OSError(36, "File name too long")
 
+    def attend(self, request: api.Request) -> None:
+        pass
+
     def status(self, request_id: int) -> api.Status:
         self.asked += 1
         if self.failures:
