@@ -510,8 +510,6 @@ class Library:
         working = bool(progress.waiting) or switch is not None
         if pace.hold and working:
             notices.append(self._no_room())
-        busy = round(progress.encoder_busy, 2) if progress.waiting else 0.0
-        encoder = msgspec.structs.replace(encoder, busy=busy)
         state: Any = "watching"
         if self.stopping:
             state = "stopping"
