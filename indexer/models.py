@@ -57,6 +57,7 @@ _ASKED_S = 60.0
 # vector of more than half of one has for itself. Measured; see docs/SCALING.md.
 _CHROMA = 1.38
 _PAGE = 4096
+_SERVER = "server:"
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Models:
         return live
 
     def _info(self, choice: ModelChoice, stored: StoredModel | None) -> EncoderInfo:
-        if stored is None or not choice.reference.startswith("server:"):
+        if stored is None or not choice.reference.startswith(_SERVER):
             return info_of(self._settings(), choice)
         # Not asked again: a server may be away, and one with another model behind its address must not make
         # an index of its own take over. The encoder itself compares, and says so.
@@ -284,7 +285,7 @@ class Models:
         choice = self.choice_of(reference, dimensions)
         now = settings or self._settings()
         info = info_of(now, choice)
-        if choice.reference.startswith("server:"):
+        if choice.reference.startswith(_SERVER):
             self._planned = (time.monotonic(), (choice, now.servers), info)
         had = {m.key for m in self.store.models() if m.role and m.reference == choice.reference}
         anew = bool(had) and info.key not in had
@@ -588,11 +589,22 @@ class Models:
         return next((m.role for m in self.store.models() if m.role and m.reference == choice.reference), "")
 
     def notices(self) -> list[api.Notice]:
-        """What a person should know of indexes that are kept; `switch` tells of the one that is built."""
+        """What a person should know of the server that is used, and of indexes that are kept.
+
+        `switch` tells of the one that is built.
+        """
         with self._lock:
+            live = self._live
             kept = [side for side in self._sides.values() if side.role == "kept"]
         statuses = [(side.info.name, side.status()) for side in kept]
-        return [
+        found = []
+        if live is not None and live.choice.reference.startswith(_SERVER):
+            from indexer.embed.server import trouble_of
+
+            trouble = trouble_of(live.choice.reference.removeprefix(_SERVER))
+            if trouble is not None:
+                found.append(api.Notice(title=trouble.title, message=trouble.message))
+        return found + [
             api.Notice(title=f"The index of {name}, which is kept, is not up to date", message=status.message)
             for name, status in statuses
             if status.state == "waiting"
@@ -958,8 +970,8 @@ class _Side:
 
 def _loaded_with(settings: Settings, choice: ModelChoice) -> tuple[object, ...]:
     """What of the settings a model's encoder is loaded with."""
-    if choice.reference.startswith("server:"):
-        server = next((s for s in settings.servers if f"server:{s.name}" == choice.reference), None)
+    if choice.reference.startswith(_SERVER):
+        server = next((s for s in settings.servers if f"{_SERVER}{s.name}" == choice.reference), None)
         return server, settings.instructions, settings.context_tokens
     return (
         settings.device,

@@ -106,6 +106,15 @@ def server_info(server: EmbeddingServer, choice: ModelChoice, settings: Settings
     return memory.info(settings)
 
 
+def trouble_of(name: str) -> IndexerError | None:
+    """What went wrong when a server was used last; None when nothing did, or it was never used."""
+    return _troubles.get(name)
+
+
+# By the servers' names, as encoders of one server come and go. Set and read whole, from any thread.
+_troubles: dict[str, IndexerError] = {}
+
+
 class ServerEncoder:
     """Embeds with a server. Methods may be called from any thread; `abort` ends them all.
 
@@ -129,6 +138,7 @@ class ServerEncoder:
             server_info(server, choice, settings)
             memory = _Memory(server, choice)
         self.info = memory.info(settings)
+        self._name = server.name
         self._line = _Line(server, choice, memory.current)
         self.device = self._line.host
         self._query_prefix, self._passage_prefix = _prefixes(server, memory.current)
@@ -159,7 +169,15 @@ class ServerEncoder:
             windows = self._windows(clean(text))
             inputs += [prefix + window for window in windows]
             owners += [at] * len(windows)
-        vectors = self._line.run(self._line.embed(inputs, len(prefix), kind))
+        try:
+            vectors = self._line.run(self._line.embed(inputs, len(prefix), kind))
+        except TextError:
+            raise  # the text's fault
+        except IndexerError as error:
+            if not self._line.closed:
+                _troubles[self._name] = IndexerError(error.title, error.message)  # without what led to it
+            raise
+        _troubles.pop(self._name, None)
         if len(inputs) == len(texts):
             return vectors
         sums = np.zeros((len(texts), self.info.dim), np.float32)
@@ -417,6 +435,11 @@ class _Line:
             self._end()
         if self._thread is not threading.current_thread():
             self._thread.join()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, which breaks off what is under way."""
+        return self._closed
 
     def _stopped(self) -> IndexerError:
         return IndexerError("Stopped", f"The connection to {self._where} was closed.")

@@ -25,7 +25,7 @@ import pytest
 from indexer.embed import ModelChoice, Vectors
 from indexer.embed import server as module
 from indexer.embed.load import info_of, load_encoder
-from indexer.embed.server import ServerEncoder, server_info
+from indexer.embed.server import ServerEncoder, server_info, trouble_of
 from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError, IndexerError, TextError
 from indexer.settings import EmbeddingServer, Instructions, Settings
@@ -574,6 +574,27 @@ def test_a_server_that_is_gone_is_what_it_was_but_has_to_answer_to_be_chosen(
     encoder.abort()
     with pytest.raises(IndexerError, match="cannot be reached"):
         server_info(msgspec.structs.replace(server, name="never seen"), choice, Settings())
+
+
+def test_what_is_wrong_with_a_server_is_known_until_it_answers_again(
+    stand_in: StandIn, connect: Opened
+) -> None:
+    encoder = connect()
+    encoder.encode_queries(["a"])
+    assert trouble_of("desk") is None
+    stand_in.behave = lambda _: says({"error": "no"}, 401)
+    with pytest.raises(IndexerError):
+        encoder.encode_queries(["a"])
+    trouble = trouble_of("desk")
+    assert trouble is not None
+    assert trouble.title == "The server refuses the key"
+    stand_in.behave = lambda _: None
+    encoder.encode_passages(["a"])
+    assert trouble_of("desk") is None
+    encoder.abort()
+    with pytest.raises(IndexerError, match="closed"):
+        encoder.encode_queries(["a"])
+    assert trouble_of("desk") is None, "it was we who hung up"
 
 
 # --- what is refused ------------------------------------------------------------------------------

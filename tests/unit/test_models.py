@@ -26,7 +26,7 @@ from indexer.store import FileUpdate, Store, VectorIndex
 
 ROOT = "/library"
 BUNDLED = "multilingual-e5-small"
-DIMS = {"": 48, "org/large": 96, "org/other": 24, "far/large": 96}
+DIMS = {"": 48, "org/large": 96, "org/other": 24, "far/large": 96, "server:desk": 32}
 
 
 def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -592,3 +592,37 @@ def test_a_kept_model_that_is_gone_is_told_when_it_is_needed(home: Home) -> None
     assert "large" in home.models.notices()[0].title
     home.models.cancel("org/large")
     assert home.models.notices() == []
+
+
+def test_trouble_with_the_server_in_use_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = IndexerError("The embedding server is away", "Is it running?")
+    monkeypatch.setattr("indexer.embed.server._troubles", {"desk": trouble})
+    assert home.models.notices() == []
+    home.models.use("server:desk")
+    wait(lambda: home.switched == ["server:desk"])
+    assert [notice.title for notice in home.models.notices()] == [trouble.title]
+
+
+def test_a_server_is_asked_once_for_plan_and_choice(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def info_of(settings: Settings, choice: ModelChoice) -> EncoderInfo:
+        asked.append(choice.reference)
+        return home.info_of(settings, choice)
+
+    monkeypatch.setattr("indexer.models.info_of", info_of)
+    home.models.plan("server:desk", 0, None)
+    home.models.use("server:desk")
+    assert asked == ["server:desk"]
+    wait(lambda: home.switched == ["server:desk"])
+    home.models.use("server:desk")
+    assert asked == ["server:desk"] * 2, "what a plan was made for long ago may be another model now"
+
+
+def test_a_plan_says_that_a_model_gives_other_vectors_than_its_index_has(home: Home) -> None:
+    home.models.use("server:desk")
+    wait(lambda: home.switched == ["server:desk"])
+    assert not home.models.plan("server:desk", 0, None).anew
+    home.infos["server:desk"] = msgspec.structs.replace(info("server:desk"), key="desk-2")
+    assert home.models.plan("server:desk", 0, None).anew
+    assert not home.models.plan("org/large", 0, None).anew
