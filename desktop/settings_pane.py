@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QPushButton,
+    QRadioButton,
     QScrollArea,
     QSpinBox,
     QVBoxLayout,
@@ -78,6 +80,7 @@ class SettingsPane(QWidget):
         self._form.setVerticalSpacing(10)
         self._form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._pace()
         self._files()
         self._model()
         self._tasks()
@@ -105,6 +108,8 @@ class SettingsPane(QWidget):
             spin.valueChanged.connect(self._changed)
         for box in self.findChildren(QCheckBox):
             box.toggled.connect(self._changed)
+        for choice in self.speeds.values():
+            choice.toggled.connect(self._changed)
         for line in self._lines:
             line.textChanged.connect(self._changed)
         self.ignore.textChanged.connect(self._changed)
@@ -112,8 +117,53 @@ class SettingsPane(QWidget):
 
     # --- the sections -----------------------------------------------------------------------
 
-    def _files(self) -> None:
+    def _pace(self) -> None:
+        self._heading(self.tr("Speed of indexing"))
         self._lines: list[QLineEdit] = []
+        row = QWidget()
+        choices = QHBoxLayout(row)
+        choices.setContentsMargins(0, 3, 0, 0)
+        choices.setSpacing(18)
+        names = {
+            "gentle": self.tr("&Gentle"),
+            "balanced": self.tr("&Balanced"),
+            "full": self.tr("Full s&peed"),
+        }
+        self.speeds: dict[str, QRadioButton] = {}
+        for speed, name in names.items():
+            choice = QRadioButton(name)
+            choice.setObjectName(f"speed-{speed}")
+            self.speeds[speed] = choice
+            choices.addWidget(choice)
+        choices.addStretch(1)
+        self.speed_hint = self._hint("")
+        self.speed_hint.setObjectName("speedHint")
+        self.unload = self._spin("unloadMinutes", 0, 10_080, self.tr(" minutes"))
+        self.unload.setSpecialValueText(self.tr("Never"))
+        hint = self._hint(
+            self.tr(
+                "After so long without work the language model gives its memory back. The next search then "
+                "waits for it for some seconds; what its words find is shown meanwhile."
+            )
+        )
+        self._row("", row)
+        self._row("", self.speed_hint)
+        self._row(self.tr("&Unload the model after"), self.unload)
+        self._row("", hint)
+
+    def _what_speed_means(self, speed: str) -> str:
+        match speed:
+            case "gentle":
+                return self.tr("A quarter of the processor; less while you work or on battery.")
+            case "balanced":
+                return self.tr(
+                    "All of the processor while nobody needs it; half of it, with breaks, while you "
+                    "search or other programs are busy, and on battery."
+                )
+            case _:
+                return self.tr("All of the processor at all times, until the battery is low.")
+
+    def _files(self) -> None:
         self._heading(self.tr("Files"))
         self.ignore = QPlainTextEdit()
         self.ignore.setObjectName("ignoreField")
@@ -152,6 +202,10 @@ class SettingsPane(QWidget):
             (self.tr("32 bits (float32)"), "float32"),
             (self.tr("16 bits (bfloat16)"), "bfloat16"),
             (self.tr("16 bits (float16)"), "float16"),
+            (self.tr("8 bits (int8)"), "int8"),
+        )
+        self.engine = self._combo(
+            "engine", (self.tr("Automatic"), "auto"), ("OpenVINO", "openvino"), ("PyTorch", "torch")
         )
         self.threads = self._spin("encoderThreads", 0, 256, "")
         self.threads.setSpecialValueText(self.tr("Automatic"))
@@ -166,6 +220,7 @@ class SettingsPane(QWidget):
         )
         self._row(self.tr("&Runs on"), self.device)
         self._row(self.tr("&Computes in"), self.precision)
+        self._row(self.tr("On the processor, &with"), self.engine)
         self._row(self.tr("Processor &threads"), self.threads)
         self._row(self.tr("Longest &input"), self.context)
         self._row(self.tr(".&gguf files run with"), self.gguf)
@@ -329,10 +384,13 @@ class SettingsPane(QWidget):
         for combo, value in (
             (self.device, stored.device),
             (self.precision, stored.precision),
+            (self.engine, stored.engine),
             (self.gguf, stored.gguf_engine),
             (self.header, stored.chroma.token_header),
         ):
             combo.setCurrentIndex(max(0, combo.findData(value)))
+        self.speeds[stored.speed].setChecked(True)
+        self.unload.setValue(_whole_minutes(stored))
         self.threads.setValue(stored.encoder_threads)
         self.workers.setValue(stored.extraction_workers)
         self.deadline.setValue(round(stored.extraction_deadline_s))
@@ -364,6 +422,13 @@ class SettingsPane(QWidget):
             max_file_mb=self.largest.value(),
             device=self.device.currentData(),
             precision=self.precision.currentData(),
+            engine=self.engine.currentData(),
+            speed=self._speed(),
+            unload_minutes=(
+                stored.unload_minutes
+                if self.unload.value() == _whole_minutes(stored)
+                else float(self.unload.value())
+            ),
             context_tokens=self.context.value(),
             gguf_engine=self.gguf.currentData(),
             instructions=Instructions(**{t: line.text().strip() for t, line in self.instructions.items()}),
@@ -386,6 +451,9 @@ class SettingsPane(QWidget):
             ),
         )
 
+    def _speed(self) -> str:
+        return next((speed for speed, choice in self.speeds.items() if choice.isChecked()), "balanced")
+
     def _problem(self) -> str:
         """Why these settings cannot be stored; empty when they can."""
         url = self.chroma.text().strip()
@@ -400,6 +468,7 @@ class SettingsPane(QWidget):
 
     def _changed(self) -> None:
         stored = self._stored
+        self.speed_hint.setText(self._what_speed_means(self._speed()))
         url = self.chroma.text().strip()
         for widget in (
             self.token, self.header, self.tenant, self.database, self.certificate, self.choose_certificate,
@@ -441,6 +510,11 @@ class SettingsPane(QWidget):
 
     def _not_saved(self, reply: api.Failed) -> None:
         self.note.setText(f"{reply.title}. {reply.message}")
+
+
+def _whole_minutes(stored: Settings) -> int:
+    """What the field shows: a fraction of a minute is not never."""
+    return math.ceil(stored.unload_minutes)
 
 
 def _path(line: QLineEdit, stored: str) -> str:

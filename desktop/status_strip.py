@@ -206,14 +206,28 @@ class StatusStrip(QFrame):
                 digits = 0 if status.files_per_s >= 3 else 1
                 rate = self.locale().toString(status.files_per_s, "f", digits)
                 parts.append(self.tr("%1 files/s").replace("%1", rate))
+            if status.slowed == "disk":
+                return " – ".join((parts[0], self._slowed(status.slowed)))
             if status.remaining_s is not None and status.waiting:
                 parts.append(wording.remaining(status.remaining_s))
+            if status.slowed:
+                parts.append(self._slowed(status.slowed))
             return " – ".join(parts)
         if not status.files:
             return self.tr("No files yet")
         files = self._grouped(wording.files(status.files), status.files)
         passages = self._grouped(wording.passages(status.chunks), status.chunks)
         return self.tr("Up to date – %1, %2").replace("%1", files).replace("%2", passages)
+
+    def _slowed(self, why: str) -> str:
+        match why:
+            case "battery":
+                return self.tr("slower on battery")
+            case "active":
+                return self.tr("slower while you work")
+            case "disk":
+                return self.tr("waits for room on the disk")
+        return ""
 
     def _grouped(self, text: str, n: int) -> str:
         return text.replace(str(n), wording.number(n))

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from indexer import __version__, api
@@ -26,6 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
+
+_SLOWED = {
+    "battery": "Indexing is slower on battery",
+    "active": "Indexing is slower while you or other programs work",
+    "disk": "Indexing waits for room on the disk",
+}
+
+
+class Speed(StrEnum):
+    """As `Settings.speed`."""
+
+    GENTLE = "gentle"
+    BALANCED = "balanced"
+    FULL = "full"
+
 
 app = typer.Typer(
     name="dragoman",
@@ -310,6 +326,8 @@ def status(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
         )
         if now.waiting:
             console.print(f"{now.waiting:,} files wait{_rate(now)}", highlight=False)
+        if now.slowed:
+            console.print(_SLOWED.get(now.slowed, _safe(now.slowed)))
         if now.failed or now.skipped:
             console.print(
                 f"{now.failed:,} could not be read, {now.skipped:,} skipped: `dragoman problems` says why",
@@ -410,6 +428,27 @@ def resume(context: typer.Context, data_dir: DataDir = None) -> None:
     """Resume indexing."""
     with _client(context, data_dir) as client:
         client.set_paused(False)
+
+
+@app.command()
+def speed(
+    context: typer.Context,
+    wanted: Annotated[
+        Speed | None, typer.Argument(show_default=False, help="Without it, what is chosen is shown.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Choose how much of the machine indexing may take; searches are never slowed.
+
+    gentle takes about a quarter of the processor; balanced all of it while nobody needs it, and half, with
+    breaks, while you search, other programs are busy or the machine runs on battery; full takes all of it.
+    """
+    with _client(context, data_dir) as client:
+        settings = client.settings()
+        if wanted is not None and wanted != settings.speed:
+            settings = msgspec.structs.replace(settings, speed=wanted.value)
+            client.put_settings(settings)
+        typer.echo(settings.speed)
 
 
 @app.command()
