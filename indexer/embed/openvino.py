@@ -109,8 +109,7 @@ def prepared(folder: ModelFolder, settings: Settings) -> Path | None:
     forced = settings.engine == NAME
     if not _wanted(folder, settings):
         return None
-    precision = settings.precision
-    place = cache_dir() / "engines" / f"{folder.model.key}-{_digest(folder, precision)}"
+    place = cache_dir() / "engines" / f"{folder.model.key}-{_digest(folder, settings)}"
     with _PREPARING:
         findings = _read(place) or _translate(folder, settings, place)
     if findings.engine == NAME:
@@ -129,7 +128,7 @@ def _wanted(folder: ModelFolder, settings: Settings) -> bool:
         raise FatalError(
             "The engine is not known", f"{settings.engine!r} is none. Choose auto, torch or openvino."
         )
-    if settings.engine == "torch" or settings.precision == "float16":
+    if settings.engine == "torch" or settings.precision not in {"auto", "float32", "bfloat16", "int8"}:
         return False
     if settings.device not in {"auto", "cpu"}:
         return False
@@ -156,7 +155,7 @@ def _may_have_gpu() -> bool:
     )
 
 
-def _digest(folder: ModelFolder, precision: str) -> str:
+def _digest(folder: ModelFolder, settings: Settings) -> str:
     """Names everything that a translation depends on beside the weights."""
     made_of = (
         _FORMAT,
@@ -165,7 +164,8 @@ def _digest(folder: ModelFolder, precision: str) -> str:
         version("transformers"),
         msgspec.json.encode(folder.model).decode(),
         str(folder.path),
-        precision,
+        settings.precision,
+        settings.engine,
         _processor(),
     )
     return hashlib.blake2b(repr(made_of).encode(), digest_size=6).hexdigest()
@@ -199,6 +199,8 @@ def _translate(folder: ModelFolder, settings: Settings, place: Path) -> Findings
         with _alone(place), contextlib.ExitStack() as afterwards:
             if (findings := _read(place)) is not None:
                 return findings  # another process was first
+            for abandoned in place.parent.glob(f".{place.name}.*.new"):
+                shutil.rmtree(abandoned, ignore_errors=True)
             new.mkdir(mode=0o700)
             afterwards.callback(shutil.rmtree, new, ignore_errors=True)
             order = Order(
@@ -335,7 +337,7 @@ class OpenVinoEncoder(TokenEncoder):
             raise _damaged(place)
         super().__init__(folder, instructions, pad=findings.pad, budget=_BUDGET)
         self._precision = findings.precision
-        self._threads = threads_of(threads)
+        self._threads = self._first_threads = threads_of(threads)
         self._graph = place / GRAPH if graph is None else graph
         try:
             file = place / TABLE if findings.table == TABLE else folder.path / findings.table
@@ -360,7 +362,8 @@ class OpenVinoEncoder(TokenEncoder):
         return self._precision
 
     def set_threads(self, threads: int) -> None:
-        """Use so many CPU threads from the next batch on; takes about a third of a second."""
+        """Use so many CPU threads from the next batch on, 0 for as many as at first; takes 0.3 s."""
+        threads = threads or self._first_threads
         if threads != self._threads:
             self._threads = threads
             self._compile()

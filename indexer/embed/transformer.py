@@ -75,6 +75,7 @@ class TransformerEncoder(TokenEncoder):
 
         if threads > 0:
             torch.set_num_threads(threads)
+        self._first_threads = torch.get_num_threads()
         self._device = choose_device(device)
         dtype = choose_dtype(self._device, precision)
         model = (load or partial(load_transformer, folder))(dtype)
@@ -114,10 +115,10 @@ class TransformerEncoder(TokenEncoder):
         return str(self._model.dtype).removeprefix("torch.")
 
     def set_threads(self, threads: int) -> None:
-        """Use so many CPU threads from the next batch on."""
+        """Use so many CPU threads from the next batch on, 0 for as many as at first."""
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads or self._first_threads)
 
     def _run(self, inputs: list[Input]) -> Vectors:
         import torch
