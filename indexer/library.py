@@ -110,6 +110,7 @@ class Library:
             model=live.info.key,
             rules=self.rules_of,
             extractors=workers,
+            entering=self._entering,
         )
         self._keep_pace()
         self._watcher = Watcher(self._changed, self._watch_state)
@@ -407,6 +408,7 @@ class Library:
                 self.rules_of(root),
                 had_files=state is not None and state.files > 0,
                 device=state.device if state is not None else None,
+                followed=True,
             )
         self.pipeline.rescan(root, when_watched=True)
 
@@ -418,6 +420,10 @@ class Library:
             log.exception("Changes could not be taken over")
             for root in {change.root for change in changes}:
                 self.pipeline.rescan(root)
+
+    def _entering(self, folder: str, wanted: bool) -> None:
+        if self._watcher is not None:
+            self._watcher.follow(folder, wanted)
 
     def _watch_state(self, root: str, state: str, reason: str) -> None:
         self._watches[root] = state

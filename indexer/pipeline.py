@@ -352,6 +352,7 @@ class Pipeline:
         model: Key of that model; empty for whatever the store has active.
         rules: The ignore rules that hold now, for a folder of the library.
         extractors: Threads that wait for children; as many as the pool has.
+        entering: Told of the folders that sweeps look into; see `sweep`.
     """
 
     def __init__(
@@ -363,11 +364,12 @@ class Pipeline:
         model: str = "",
         rules: Callable[[str], Rules],
         extractors: int = 2,
+        entering: Callable[[str, bool], None] | None = None,
     ) -> None:
         self._store = store
         self._encoder, self._model = encoder, model
         self._pool = pool
-        self._rules = rules
+        self._rules, self._entering = rules, entering
         # Order of locks: _apply (changes of the store), then _state (queues and counters).
         self._apply = threading.Lock()
         # Both conditions have the one lock. Those who take files wait apart, so that waking one of
@@ -784,7 +786,7 @@ class Pipeline:
         with self._state:
             queued = set(self._known_below(folder))
         rules = self._rules(root)
-        for change in sweep(rules, self._store.known(root, folder), folder):
+        for change in sweep(rules, self._store.known(root, folder), folder, entering=self._entering):
             with self._state:
                 if self._stopping or self._scanning_root != root:
                     return

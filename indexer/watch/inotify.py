@@ -78,8 +78,8 @@ class InotifySource:
         self._thread = threading.Thread(target=self._run, name="inotify", daemon=True)
         self._thread.start()
 
-    def add(self, root: str, rules: Rules) -> None:
-        """Watch a root.
+    def add(self, root: str, rules: Rules, *, deep: bool = True) -> None:
+        """Watch a root; what is below it as well, or (not `deep`) as `follow` names it.
 
         Raises:
             OSError: ENOSPC when the watches do not suffice (none is kept then); or the root is not there.
@@ -88,7 +88,8 @@ class InotifySource:
             self._roots[root] = rules
             try:
                 self._watch_folder(root, follow=True)
-                self._watch_below(root, rules)
+                if deep:
+                    self._watch_below(root, rules)
             except OSError:
                 self.remove(root)
                 raise
@@ -98,6 +99,29 @@ class InotifySource:
         with self._lock:
             self._roots.pop(root, None)
             self._unwatch(root)
+
+    def follow(self, folder: str, wanted: bool) -> None:
+        """Watch one folder of a root, if it is not watched yet, or (not `wanted`) leave it."""
+        with self._lock:
+            if (folder in self._wd) == wanted:
+                return
+            root = self._root_of(folder)
+            if root is None:
+                return
+            if not wanted:
+                self._unwatch(folder)
+                return
+            try:
+                self._watch_folder(folder, follow=folder == root)
+            except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                log.debug("%s is not watched: %s", folder, error)
+            except OSError as error:
+                self._on_refused(root, error)
+
+    def _root_of(self, folder: str) -> str | None:
+        return next(
+            (r for r in self._roots if folder == r or folder.startswith(r.rstrip(os.sep) + os.sep)), None
+        )
 
     def renew(self, folder: str) -> None:
         """Watch what became wanted below a folder because the rules changed."""
@@ -197,9 +221,7 @@ class InotifySource:
             self._on_event(Event("deleted", path, is_dir))
 
     def _watch_new(self, folder: str) -> None:
-        root = next(
-            (r for r in self._roots if folder == r or folder.startswith(r.rstrip(os.sep) + os.sep)), None
-        )
+        root = self._root_of(folder)
         if root is None:
             return
         rules = self._roots[root]

@@ -47,13 +47,13 @@ class ObserverSource:
         self._watches: dict[str, ObservedWatch] = {}
         self._observer.start()
 
-    def add(self, root: str, rules: Rules) -> None:
+    def add(self, root: str, rules: Rules, *, deep: bool = True) -> None:
         """Watch a root; what the rules ignore is dropped by the caller.
 
         Raises:
             OSError: The system refuses, or the root is not there.
         """
-        del rules
+        del rules, deep
         self._watches[root] = self._observer.schedule(
             _Handler(self._on_event), root, recursive=True, event_filter=_WANTED
         )
@@ -63,6 +63,9 @@ class ObserverSource:
         watch = self._watches.pop(root, None)
         if watch is not None:
             self._observer.unschedule(watch)
+
+    def follow(self, folder: str, wanted: bool) -> None:
+        """Nothing to do: a root is watched with everything below."""
 
     def renew(self, folder: str) -> None:
         """Nothing to do: ignored folders are watched as well."""

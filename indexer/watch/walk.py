@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from indexer.watch.changes import FileChange
@@ -63,7 +63,9 @@ def scan(rules: Rules, below: str | None = None) -> Iterator[Entry]:
             yield Entry(path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev)
 
 
-def _walk(rules: Rules, below: str | None) -> Iterator[tuple[str, os.stat_result | str]]:
+def _walk(
+    rules: Rules, below: str | None, entering: Callable[[str, bool], None] | None = None
+) -> Iterator[tuple[str, os.stat_result | str]]:
     """As `scan`: paths, and their state or why it is not known."""
     start = rules.root if below is None else below
     rules.forget()
@@ -86,7 +88,7 @@ def _walk(rules: Rules, below: str | None) -> Iterator[tuple[str, os.stat_result
         above = rules.folder(os.path.dirname(start))  # noqa: PTH120
         if above is None:
             return
-    listed = _list(rules, start, above)
+    listed = _list(rules, start, above, entering)
     if isinstance(listed, str):
         yield start, listed
     if not isinstance(listed, tuple):
@@ -105,7 +107,7 @@ def _walk(rules: Rules, below: str | None) -> Iterator[tuple[str, os.stat_result
                     continue
                 yield entry.path, info
                 continue
-            listed = _list(rules, entry.path, here) if what is _FOLDER else what
+            listed = _list(rules, entry.path, here, entering) if what is _FOLDER else what
             if isinstance(listed, str):
                 yield entry.path, listed
             elif listed is not None:
@@ -120,8 +122,12 @@ _FILE, _FOLDER = "file", "folder"
 _Listed = tuple[Iterator[tuple["os.DirEntry[str]", str]], FolderRules]
 
 
-def _list(rules: Rules, folder: str, above: FolderRules | None) -> _Listed | str | None:
+def _list(
+    rules: Rules, folder: str, above: FolderRules | None, entering: Callable[[str, bool], None] | None
+) -> _Listed | str | None:
     """What is wanted of a folder, in order; why it cannot be looked at; None when it is gone or out."""
+    if entering is not None:
+        entering(folder, True)
     try:
         with os.scandir(folder) as listing:
             entries = list(listing)
@@ -135,6 +141,8 @@ def _list(rules: Rules, folder: str, above: FolderRules | None) -> _Listed | str
     else:
         here = rules.below(above, folder[folder.rindex(os.sep) + 1 :], names)
         if here.reason is not None:
+            if entering is not None:
+                entering(folder, False)
             return None
     ignored, clear = here.ignored, here.clear
     found: dict[str, tuple[os.DirEntry[str], str]] = {}
@@ -197,7 +205,13 @@ def root_online(root: str, had_files: bool, known_device: int | None) -> bool:
     return not (root + "/").startswith(_MOUNT_PARENTS)
 
 
-def sweep(rules: Rules, known: Iterable[Known], below: str | None = None) -> Iterator[FileChange]:
+def sweep(
+    rules: Rules,
+    known: Iterable[Known],
+    below: str | None = None,
+    *,
+    entering: Callable[[str, bool], None] | None = None,
+) -> Iterator[FileChange]:
     """Compare the disk with the catalog. Ask `root_online` first.
 
     Both are read side by side, so that memory does not grow with their size.
@@ -207,6 +221,8 @@ def sweep(rules: Rules, known: Iterable[Known], below: str | None = None) -> Ite
         known: The catalog's files at or below `below`, in order of the bytes of their paths. It may be read
             while the walk goes on and the catalog changes.
         below: Only this folder or file of the root, as a `rescan` change names it.
+        entering: Called with each folder and True before it is looked into, and with False when what it
+            holds says that it is ignored; see `Watcher.follow`.
 
     Yields:
         An upsert for each new file and each whose size or time differs, while the walk goes on; then a
@@ -218,7 +234,7 @@ def sweep(rules: Rules, known: Iterable[Known], below: str | None = None) -> Ite
     left: list[bytes] = []
     rows = iter(known)
     row = next(rows, None)
-    for path, info in _walk(rules, below):
+    for path, info in _walk(rules, below, entering):
         if isinstance(info, str):
             unseen.append(path)
             continue

@@ -24,8 +24,11 @@ State = Literal["live", "sweep", "offline"]
 class Source(Protocol):
     """Where events come from. Methods may be called from any thread."""
 
-    def add(self, root: str, rules: Rules) -> None:
-        """Watch a root; OSError when the system refuses."""
+    def add(self, root: str, rules: Rules, *, deep: bool = True) -> None:
+        """Watch a root, with all below or what `follow` names; OSError when the system refuses."""
+
+    def follow(self, folder: str, wanted: bool) -> None:
+        """Watch a folder of a root from now on, or leave it."""
 
     def remove(self, root: str) -> None:
         """Stop watching a root."""
@@ -63,6 +66,7 @@ class _Root:
         self.identity: tuple[int, int] | None = None
         self.device: int | None = None
         self.had_files = False
+        self.followed = False
         self.next_sweep = 0.0
 
 
@@ -125,7 +129,13 @@ class Watcher:
     # --- doors ----------------------------------------------------------------------------
 
     def add(
-        self, root: Path | str, rules: Rules, *, had_files: bool = False, device: int | None = None
+        self,
+        root: Path | str,
+        rules: Rules,
+        *,
+        had_files: bool = False,
+        device: int | None = None,
+        followed: bool = False,
     ) -> None:
         """Watch a root from now on, or follow new rules for one that is watched. Returns at once.
 
@@ -134,6 +144,8 @@ class Watcher:
             rules: Made for this root.
             had_files: Whether the catalog has files of it (see `root_online`).
             device: `root_device` of the last time it was seen online, if known.
+            followed: Whether the sweep that follows on the first ``rescan`` names the folders through
+                `follow`, so that the tree need not be walked for them once more.
 
         Raises:
             ValueError: It lies in another root, or another in it, and the outer one's rules do not
@@ -146,12 +158,18 @@ class Watcher:
                 if other.path != path and _inside(inner, outer.root) and inner not in outer.excluded:
                     raise ValueError(f"{path} and {other.path} lie in one another")
             new = _Root(path, rules)
-            new.had_files, new.device = had_files, device
+            new.had_files, new.device, new.followed = had_files, device, followed
             if path in self._roots:
                 self._removed.append(path)
             self._roots[path] = new
             self._next_poll = 0.0
             self._wake.notify_all()
+
+    def follow(self, folder: str, wanted: bool) -> None:
+        """Watch a folder of a root that was added as `followed`, before it is looked into; see `sweep`."""
+        source = self._source
+        if source is not None:
+            source.follow(folder, wanted)
 
     def remove(self, root: Path | str) -> None:
         """Stop watching a root and drop what is held of it."""
@@ -376,7 +394,8 @@ class Watcher:
             if self._source is None:
                 self._source = self._make_source(self._event, self._refuse)
             self._source.remove(root.path)
-            self._source.add(root.path, root.rules)
+            # Where the system refused once, it is tried as a whole, and the person is told once.
+            self._source.add(root.path, root.rules, deep=not root.followed or root.state == "sweep")
         except OSError as error:
             self._unwatched(root, error)
         else:

@@ -31,9 +31,16 @@ class Follower:
         quick = {"quiet_s": 0.25, "longest_s": 2.0, "poll_s": 0.1} | times
         self.watcher = Watcher(self.on_changes, self.on_state, source=source, **quick)  # type: ignore[arg-type]
 
-    def add(self, root: Path, *, ignore: tuple[str, ...] = (), excluded: tuple[Path, ...] = ()) -> None:
+    def add(
+        self,
+        root: Path,
+        *,
+        ignore: tuple[str, ...] = (),
+        excluded: tuple[Path, ...] = (),
+        followed: bool = False,
+    ) -> None:
         self.rules[str(root)] = Rules(root, Settings(ignore=ignore), excluded=excluded)
-        self.watcher.add(root, self.rules[str(root)])
+        self.watcher.add(root, self.rules[str(root)], followed=followed)
         self.quiet()
 
     def on_changes(self, changes: list[FileChange]) -> None:
@@ -56,7 +63,8 @@ class Follower:
                 for p, v in self.files.items()
                 if self.root_of(p) == change.root and (p == path or p.startswith(path + "/"))
             )
-            for found in sweep(self.rules[change.root], known, path):
+            rules = self.rules[change.root]
+            for found in sweep(rules, known, path, entering=self.watcher.follow):
                 self.apply(found)
             return
         if change.kind == "remove":
@@ -204,6 +212,27 @@ def test_between_two_roots(followers: Make, root: Path, tmp_path: Path) -> None:
     assert follower.take() == [("upsert", "b.txt")]
 
 
+def test_a_sweep_has_what_it_enters_watched(followers: Make, root: Path) -> None:
+    """So that the tree is walked once at the start, and not once for the watches and once for the files."""
+    (root / "venv" / "lib").mkdir(parents=True)
+    (root / "venv" / "pyvenv.cfg").write_text("")
+    follower = followers()
+    follower.add(root, followed=True)
+    source = follower.watcher._source
+    watched = set(getattr(source, "_wd", ()))
+    if watched:
+        assert watched == {str(root), str(root / "dir"), str(root / "dir" / "deep")}
+    follower.take()
+    (root / "dir" / "deep" / "new.txt").write_text("new")
+    (root / "later").mkdir()
+    (root / "later" / "e.txt").write_text("e")
+    (root / "venv" / "f.txt").write_text("f")
+    follower.quiet()
+    assert follower.is_true()
+    assert {Path(change.path).name for change in follower.changes} >= {"new.txt", "later"}
+    assert "f.txt" not in {Path(change.path).name for change in follower.changes}
+
+
 def test_ignored_places_are_not_even_watched(followers: Make, root: Path) -> None:
     (root / "node_modules" / "lib").mkdir(parents=True)
     follower = followers()
@@ -346,12 +375,14 @@ class Refusing:
         self.refused = on_refused
         return self
 
-    def add(self, root: str, rules: Rules) -> None:
+    def add(self, root: str, rules: Rules, *, deep: bool = True) -> None:
         if self.code:
             raise OSError(self.code, os.strerror(self.code))
 
     def remove(self, root: str) -> None:
         self.removed.append(root)
+
+    def follow(self, folder: str, wanted: bool) -> None: ...
 
     def renew(self, folder: str) -> None: ...
 

@@ -371,8 +371,8 @@ def test_a_folder_that_is_forgotten_in_the_middle_of_its_scan_leaves_nothing_beh
         bench.write(f"{number}.txt", f"text {number}")
     listed, resume = threading.Event(), threading.Event()
 
-    def slow(*args: Any) -> Iterator[FileChange]:
-        for number, change in enumerate(real_sweep(*args)):
+    def slow(*args: Any, **more: Any) -> Iterator[FileChange]:
+        for number, change in enumerate(real_sweep(*args, **more)):
             if number == 3:
                 listed.set()
                 assert resume.wait(PATIENCE_S)
