@@ -107,7 +107,9 @@ def _start(data_dir: Path, deadline: float) -> None:
         stderr=subprocess.DEVNULL,
         cwd=str(data_dir),
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
+        # Of several threads NumPy's algebra has nothing on matrices as small as a search's, but they wait for
+        # one another in a busy loop: a search beside other work took three times as long.
+        env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
     )
     # It outlives its starter as a rule; where it does not, somebody must take its exit code.
     threading.Thread(target=process.wait, name="service-reaper", daemon=True).start()

@@ -59,15 +59,18 @@ class Folder:
         place = {file: n for n, file in enumerate(known)}
         means = np.array([outlines[file].vectors.mean(0) for file in known])
         means /= np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-6)
-        alike = means @ means.T >= _ALIKE if known else np.zeros((0, 0), np.bool_)
+        likeness = means @ means.T if known else np.zeros((0, 0), np.float32)
+        alike = [set(np.flatnonzero(row >= _ALIKE).tolist()) for row in likeness]
         leaders: list[int] = []
         under: dict[int, list[api.Variant]] = {}
         for at, (hit, file) in enumerate(zip(hits, files, strict=True)):
             for leader in leaders if file in place else ():
                 other = files[leader]
-                if other not in place or not alike[place[other], place[file]]:
+                if place.get(other) not in alike[place[file]]:
                     continue
-                kind = self._relation(hits[leader], outlines[other], hit, outlines[file])
+                alone = len(outlines[other].vectors) == len(outlines[file].vectors) == 1
+                near = float(likeness[place[other], place[file]]) if alone else None
+                kind = self._relation(hits[leader], outlines[other], hit, outlines[file], near)
                 if kind is not None:
                     under.setdefault(leader, []).append(_variant(kind, hit))
                     break
@@ -78,7 +81,10 @@ class Folder:
             for at in leaders
         ]
 
-    def _relation(self, one: api.Hit, first: Outline, other: api.Hit, second: Outline) -> Kind | None:
+    def _relation(
+        self, one: api.Hit, first: Outline, other: api.Hit, second: Outline, near: float | None
+    ) -> Kind | None:
+        """How two files are related; `near` is how near they are where that is known already."""
         if first.texts == second.texts:
             return "copy"
         a, b = set(first.texts), set(second.texts)
@@ -86,12 +92,12 @@ class Folder:
             return "version"
         if not 1 / _RATIO <= len(first.texts) / len(second.texts) <= _RATIO:
             return None
-        nearness = _nearness(first, second)
         languages = {one.passages[0].lang, other.passages[0].lang}
-        if len(languages) == 1:
-            return "version" if nearness >= _VERSION else None
-        spoken = languages.isdisjoint({"", "code"}) and self._space is not None
-        return "translation" if spoken and nearness >= self._translation else None
+        kind: Kind = "version" if len(languages) == 1 else "translation"
+        if kind == "translation" and (self._space is None or not languages.isdisjoint({"", "code"})):
+            return None
+        least = _VERSION if kind == "version" else self._translation
+        return kind if (_nearness(first, second) if near is None else near) >= least else None
 
     @cached_property
     def _translation(self) -> float:

@@ -471,6 +471,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
     options = parser.parse_args(argv)
     os.umask(0o077)
+    # Said for NumPy, which is loaded by now (see `client._start`); torch may bring an OpenBLAS of its own.
+    os.environ.pop("OPENBLAS_NUM_THREADS", None)
     data_dir: Path = options.data_dir.resolve()
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
 
