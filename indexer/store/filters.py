@@ -9,7 +9,6 @@ asked for lately is known until the library changes.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import threading
@@ -33,6 +32,7 @@ Bits = npt.NDArray[np.bool_]
 
 _CACHE_BYTES = 64 << 20
 _CHUNKS_READ = 50_000
+_FILES_READ = 2000
 _STALE_SHARE = 0.5
 _FILES_NAMED = 10_000
 _FACTS = 300
@@ -284,35 +284,15 @@ class Filters:
         if len(columns.ids) > total * (1 + _STALE_SHARE) + _CHUNKS_READ:
             columns, last = _no_columns(), 0
         numbers = {name: number for number, name in enumerate(columns.names)}
-        fresh: list[Columns] = []
-        # By rowid where there is little to read, else along the index that holds all that is wanted.
-        order = "chunks INDEXED BY chunks_by_place" if not last else "chunks"
-        cursor: Iterator[Any] = db.execute(
-            f"SELECT id, file, text_id, lang FROM {order} WHERE id > ?", (last,)
-        )
-        while rows := list(itertools.islice(cursor, _CHUNKS_READ)):
-            ids, files, texts, langs = zip(*rows, strict=True)
-            codes = [numbers.setdefault(lang, len(numbers)) for lang in langs]
-            fresh.append(
-                Columns(
-                    np.array(ids, np.int64),
-                    np.array(files, np.int64),
-                    np.array(texts, np.int64),
-                    np.array(codes, np.int16),
-                    (),
-                )
-            )
+        rows = _rows_after(db, last) if last else _all_rows(db)
+        fresh = [_columns(part, numbers) for part in rows if part[0]]
         if fresh:
-            parts = [columns, *fresh]
-            every = np.concatenate([part.ids for part in parts])
-            order_of = np.argsort(every, kind="stable")
-            columns = Columns(
-                every[order_of],
-                np.concatenate([part.files for part in parts])[order_of],
-                np.concatenate([part.texts for part in parts])[order_of],
-                np.concatenate([part.langs for part in parts])[order_of],
-                tuple(numbers),
-            )
+            parts = [columns, *fresh] if last else fresh
+            joined = [np.concatenate([part[at] for part in parts]) for at in range(4)]
+            if not last:  # they came file by file
+                order = np.argsort(joined[0], kind="stable")
+                joined = [column[order] for column in joined]
+            columns = Columns(joined[0], joined[1], joined[2], joined[3], tuple(numbers))
         self._columns, self._version = columns, version
         self._cache.clear()
         self._cached_bytes = 0
@@ -395,6 +375,39 @@ def _folders(roots: Sequence[str], files: Sequence[tuple[str, int]]) -> tuple[tu
 def _no_columns() -> Columns:
     nothing = np.zeros(0, np.int64)
     return Columns(nothing, nothing, nothing, np.zeros(0, np.int16), ())
+
+
+# As one string each: a Python object for every number would take longer.
+_JOINED = (
+    "group_concat(id, ' '), group_concat(file, ' '), group_concat(text_id, ' '), group_concat(lang, char(31))"
+)
+
+
+def _rows_after(db: Database, last: int) -> Iterator[tuple[str, str, str, str]]:
+    """Ids, files, texts and languages of the chunks after one, in order of id."""
+    while True:
+        query = f"SELECT {_JOINED}, max(id) FROM (SELECT * FROM chunks WHERE id > ? ORDER BY id LIMIT ?)"
+        *row, top = db.ask(query, (last, _CHUNKS_READ))[0]
+        if top is None:
+            return
+        yield row[0], row[1], row[2], row[3]
+        last = top
+
+
+def _all_rows(db: Database) -> Iterator[tuple[str, str, str, str]]:
+    """The same of all chunks, some files at a time, along the index that holds all that is wanted."""
+    place = "FROM chunks INDEXED BY chunks_by_place WHERE file >= ?"
+    first = 0
+    while (low := db.ask(f"SELECT min(file) {place}", (first,))[0][0]) is not None:
+        first = low + _FILES_READ
+        yield db.ask(f"SELECT {_JOINED} {place} AND file < ?", (low, first))[0]
+
+
+def _columns(row: tuple[str, str, str, str], numbers: dict[str, int]) -> Columns:
+    """What one of these says; languages that are new get the next numbers."""
+    ids, files, texts = (np.fromstring(joined, np.int64, sep=" ") for joined in row[:3])
+    langs = [numbers.setdefault(lang, len(numbers)) for lang in row[3].split("\x1f")]
+    return Columns(ids, files, texts, np.array(langs, np.int16), ())
 
 
 def _weight(found: tuple[Bits | None, Selection | None]) -> int:

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from indexer.document import Chunk
-from indexer.store import FileUpdate, ModelKey, Store
+from indexer.store import FileUpdate, ModelKey, Store, chroma_child
 from indexer.store.chroma import Child
+from indexer.store.wire import Open, Query, Upsert
 from tests.unit.test_store import ROOT, chunk
 
 DIM = 384
@@ -367,3 +368,159 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
         assert np.mean([recall(store, query) for query in queries]) > 0.9
     finally:
         store.close()
+
+
+class Gate:
+    """Holds back what is written to a new generation."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Event()
+        original, upsert = Child.open, Child.upsert
+        held: set[Child] = set()
+
+        def opened(child: Child, generation: int, *, create: bool) -> int:
+            if create and generation > 1:
+                held.add(child)
+            return original(child, generation, create=create)
+
+        def gated(child: Child, ids: list[int], vectors: np.ndarray) -> None:
+            if child in held:
+                self.reached.set()
+                assert self.open.wait(WAIT_S)
+            upsert(child, ids, vectors)
+
+        monkeypatch.setattr(Child, "open", opened)
+        monkeypatch.setattr(Child, "upsert", gated)
+
+
+def overgrow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library of 300 texts, 200 of which are gone from the catalog and not from Chroma."""
+    monkeypatch.setattr(
+        "indexer.store.accelerator.Accelerator._overgrown", lambda self, _: self._orphans > 100
+    )
+    put(store, f"{ROOT}/a", [f"a {i}" for i in range(300)])
+    assert store.wait_accelerator(WAIT_S)
+    put(store, f"{ROOT}/a", [f"a {i}" for i in range(100)])
+    monkeypatch.setattr("indexer.store.accelerator._HOUSEKEEPING_S", 0.0)
+    monkeypatch.setattr(store._catalog, "collect", lambda: type(store._catalog).collect(store._catalog, 0.0))
+    accelerator = store.active._accelerator
+    assert accelerator is not None
+    accelerator.wake()
+
+
+def test_the_old_generation_serves_while_a_compact_one_is_filled(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    overgrow(store, monkeypatch)
+    assert gate.reached.wait(WAIT_S)
+    assert generation(store) == 2
+    old = child_of(store)
+    assert store.accelerator == "chroma"
+    assert store.notices() == []
+    assert agrees(store, "a 7")
+    put(store, f"{ROOT}/b", ["came meanwhile"])
+    assert agrees(store, "came meanwhile")
+    gate.open.set()
+    assert store.wait_accelerator(WAIT_S)
+    assert child_of(store).pid != old.pid
+    old.wait(WAIT_S)
+    assert len(store.active._accelerator.all_ids()) == 101  # type: ignore[union-attr, arg-type]
+    assert agrees(store, "a 7")
+    assert agrees(store, "came meanwhile")
+    assert [entry.name for entry in (store.folder / "chroma").iterdir() if entry.is_dir()] == ["test-model-2"]
+
+
+def test_a_compaction_that_was_cut_off_goes_on_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path / "data")
+    gate = Gate(monkeypatch)
+    overgrow(store, monkeypatch)
+    assert gate.reached.wait(WAIT_S)
+    accelerator = store.active._accelerator
+    assert accelerator is not None
+    child_of(store).kill()  # the session ends with it, and the next one begins where this one was
+    monkeypatch.undo()
+    gate.open.set()
+    try:
+        assert store.wait_accelerator(WAIT_S)
+        assert generation(store) == 2
+        assert agrees(store, "a 7")
+        assert store.check() == []
+    finally:
+        store.close()
+    store = opened(tmp_path / "data")
+    try:
+        assert store.wait_accelerator(WAIT_S)
+        assert generation(store) == 2
+        assert agrees(store, "a 7")
+    finally:
+        store.close()
+
+
+def test_an_old_generation_that_cannot_be_opened_does_not_hold_up_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path / "data")
+    gate = Gate(monkeypatch)
+    overgrow(store, monkeypatch)
+    assert gate.reached.wait(WAIT_S)
+    shutil.rmtree(tmp_path / "data" / "chroma" / "test-model-1")
+    child_of(store).kill()
+    monkeypatch.undo()
+    gate.open.set()
+    try:
+        assert store.wait_accelerator(WAIT_S)
+        assert generation(store) == 2
+        assert agrees(store, "a 7")
+        assert store.check() == []
+    finally:
+        store.close()
+
+
+def test_little_is_written_while_somebody_searches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, f"{ROOT}/a", [f"a {i}" for i in range(200)])
+    assert store.wait_accelerator(WAIT_S)
+    monkeypatch.setattr("indexer.store.accelerator._POSTPONE_S", 3600.0)
+    assert agrees(store, "a 7")
+    put(store, f"{ROOT}/b", [f"b {i}" for i in range(50)])
+    accelerator = store.active._accelerator
+    assert accelerator is not None
+    index = store.active.ledger.index()
+    assert index is not None
+    assert agrees(store, "b 7")
+    assert store.active.ledger.outbox_size(index, 100) == 50
+    # Whoever waits for it is not kept waiting, nor is what would become too much to compare.
+    assert store.wait_accelerator(WAIT_S)
+    assert store.active.ledger.outbox_size(index, 100) == 0
+    monkeypatch.setattr("indexer.store.accelerator._POSTPONED", 20)
+    put(store, f"{ROOT}/c", [f"c {i}" for i in range(60)])
+    wait_for(lambda: accelerator._drained or store.active.ledger.outbox_size(index, 100) < 20, store)
+    assert agrees(store, "c 7")
+
+
+# Chroma warns of its own way to read back a configuration without an embedding function.
+@pytest.mark.filterwarnings("ignore:legacy embedding function config:DeprecationWarning")
+def test_a_folder_opens_again_when_it_has_outgrown_how_often_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chroma_child, "_SYNC_SHARE", 1)
+    monkeypatch.setattr(chroma_child, "_RETUNE", 200)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1000, DIM)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    folder = chroma_child._Folder(Open(1, os.getppid(), str(tmp_path / "v"), True, 100))
+    try:
+        for low in range(0, 1000, 100):
+            ids = np.arange(low, low + 100)
+            folder.upsert(Upsert(2, ids.tobytes(), rows[low : low + 100].tobytes()))
+        assert folder._threshold >= 400
+        assert folder.count() == 1000
+        for number in (0, 150, 999):
+            answer = folder.query(Query(3, rows[number].tobytes(), 3))
+            assert np.frombuffer(answer.ids, np.int64)[0] == number
+    finally:
+        folder.close()
+        folder._lock.close()

@@ -70,9 +70,9 @@ def test_chroma_and_exact_search_agree_under_a_condition(
     asked: list[int] = []
     query = Accelerator.query
 
-    def counted(self: Accelerator, serving: object, vector: np.ndarray, k: int) -> object:
+    def counted(self: Accelerator, serving: object, vector: np.ndarray, k: int, patience_s: float) -> object:
         asked.append(k)
-        return query(self, serving, vector, k)  # type: ignore[arg-type]
+        return query(self, serving, vector, k, patience_s)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Accelerator, "query", counted)
     found: list[list[list[int]]] = []
