@@ -237,9 +237,10 @@ class Governor:
         self._thread = threading.Thread(target=self._run, name="manners", daemon=True)
 
     def start(self) -> None:
-        """Decide once, and begin to look."""
+        """Decide once, and begin to look; may be called again."""
         self._decide()
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """End the thread; the pace stays as it is."""
