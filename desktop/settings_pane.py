@@ -118,17 +118,13 @@ class SettingsPane(QWidget):
     # --- the sections -----------------------------------------------------------------------
 
     def _pace(self) -> None:
-        self._heading(self.tr("Speed of indexing"))
+        self._heading(self.tr("Indexing"))
         self._lines: list[QLineEdit] = []
         row = QWidget()
         choices = QHBoxLayout(row)
-        choices.setContentsMargins(0, 3, 0, 0)
+        choices.setContentsMargins(0, 0, 0, 0)
         choices.setSpacing(18)
-        names = {
-            "gentle": self.tr("&Gentle"),
-            "balanced": self.tr("&Balanced"),
-            "full": self.tr("Full s&peed"),
-        }
+        names = {"gentle": self.tr("Gentle"), "balanced": self.tr("Balanced"), "full": self.tr("Full")}
         self.speeds: dict[str, QRadioButton] = {}
         for speed, name in names.items():
             choice = QRadioButton(name)
@@ -146,7 +142,10 @@ class SettingsPane(QWidget):
                 "waits for it for some seconds; what its words find is shown meanwhile."
             )
         )
-        self._row("", row)
+        title = self.tr("&Speed")
+        self._row(title, row, self.speeds["balanced"])
+        for speed, name in names.items():
+            self.speeds[speed].setAccessibleName(f"{title.replace('&', '')}: {name}")
         self._row("", self.speed_hint)
         self._row(self.tr("&Unload the model after"), self.unload)
         self._row("", hint)
@@ -154,7 +153,7 @@ class SettingsPane(QWidget):
     def _what_speed_means(self, speed: str) -> str:
         match speed:
             case "gentle":
-                return self.tr("A quarter of the processor; less while you work or on battery.")
+                return self.tr("A quarter of the processor; less while the computer is in use or on battery.")
             case "balanced":
                 return self.tr(
                     "All of the processor while nobody needs it; half of it, with breaks, while you "

@@ -224,7 +224,7 @@ class StatusStrip(QFrame):
             case "battery":
                 return self.tr("slower on battery")
             case "active":
-                return self.tr("slower while you work")
+                return self.tr("slower while the computer is in use")
             case "disk":
                 return self.tr("waits for room on the disk")
         return ""

@@ -329,7 +329,15 @@ def _style_sheet(c: Colors) -> str:
     QCheckBox::indicator:checked {{
         background: {c.accent}; border-color: {c.accent}; image: url("{_checked(c)}");
     }}
-    QCheckBox:focus {{ color: {c.accent_text}; }}
+    QCheckBox:focus, QRadioButton:focus {{ color: {c.accent_text}; }}
+    QRadioButton {{ spacing: 8px; }}
+    QRadioButton::indicator {{
+        width: 16px; height: 16px; border: 1px solid {c.control}; border-radius: 9px;
+        background: {c.surface};
+    }}
+    QRadioButton::indicator:hover {{ border-color: {c.accent}; }}
+    QRadioButton::indicator:focus {{ border: 2px solid {c.accent}; width: 14px; height: 14px; }}
+    QRadioButton::indicator:checked {{ border: 5px solid {c.accent}; width: 8px; height: 8px; }}
     QListView#results, QListView#otherResults, QTextBrowser#textView, QPlainTextEdit#codeView,
     QAbstractScrollArea#pageView {{
         background: {c.surface}; border: none;

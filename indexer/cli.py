@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SLOWED = {
     "battery": "Indexing is slower on battery",
-    "active": "Indexing is slower while you or other programs work",
+    "active": "Indexing is slower while the computer is in use",
     "disk": "Indexing waits for room on the disk",
 }
 

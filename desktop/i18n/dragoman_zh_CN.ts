@@ -1516,6 +1516,62 @@
         <source>Saved.</source>
         <translation>已保存。</translation>
     </message>
+    <message>
+        <source>Indexing</source>
+        <translation>索引</translation>
+    </message>
+    <message>
+        <source>Gentle</source>
+        <translation>温和</translation>
+    </message>
+    <message>
+        <source>Balanced</source>
+        <translation>均衡</translation>
+    </message>
+    <message>
+        <source>Full</source>
+        <translation>全速</translation>
+    </message>
+    <message>
+        <source> minutes</source>
+        <translation> 分钟</translation>
+    </message>
+    <message>
+        <source>Never</source>
+        <translation>从不</translation>
+    </message>
+    <message>
+        <source>After so long without work the language model gives its memory back. The next search then waits for it for some seconds; what its words find is shown meanwhile.</source>
+        <translation>语言模型空闲这么久之后会释放内存。之后的第一次搜索要等它几秒钟；其间先显示按词语找到的结果。</translation>
+    </message>
+    <message>
+        <source>&amp;Speed</source>
+        <translation>速度(&amp;S)</translation>
+    </message>
+    <message>
+        <source>&amp;Unload the model after</source>
+        <translation>空闲多久后卸载模型(&amp;U)</translation>
+    </message>
+    <message>
+        <source>A quarter of the processor; less while the computer is in use or on battery.</source>
+        <translation>占用处理器的四分之一；电脑正在使用或用电池供电时更少。</translation>
+    </message>
+    <message>
+        <source>All of the processor while nobody needs it; half of it, with breaks, while you search or other programs are busy, and on battery.</source>
+        <translation>没有别的程序需要时占用整个处理器；您正在搜索、其他程序繁忙或用电池供电时只用一半，并且中间休息。</translation>
+    </message>
+    <message>
+        <source>All of the processor at all times, until the battery is low.</source>
+        <translation>始终占用整个处理器，直到电池电量不足。</translation>
+    </message>
+    <message>
+        <source>8 bits (int8)</source>
+        <translation>8 位 (int8)</translation>
+    </message>
+    <message>
+        <source>On the processor, &amp;with</source>
+        <translation>在处理器上使用(&amp;W)</translation>
+    </message>
 </context>
 <context>
     <name>StatusStrip</name>
@@ -1616,6 +1672,18 @@
     <message>
         <source>Its memory is free; it is loaded again for the next search.</source>
         <translation>已释放内存；下次搜索时会重新加载。</translation>
+    </message>
+    <message>
+        <source>slower on battery</source>
+        <translation>用电池供电，速度放慢</translation>
+    </message>
+    <message>
+        <source>slower while the computer is in use</source>
+        <translation>电脑正在使用，速度放慢</translation>
+    </message>
+    <message>
+        <source>waits for room on the disk</source>
+        <translation>等待磁盘空间</translation>
     </message>
 </context>
 <context>
