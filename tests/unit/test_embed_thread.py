@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Sequence
+import time
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from indexer.api import Task
 from indexer.embed import EncoderInfo, Vectors
 from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError
+from indexer.manners import Pace
 
 LIMIT = 30.0
 INFO = EncoderInfo(key="fake-1", name="fake", dim=2, max_tokens=60, tokenizer=Path("tokenizer.json"))
@@ -202,3 +207,244 @@ def test_stop_fails_what_waits_and_may_be_called_twice(gate: Gate) -> None:
             future.result(LIMIT)
     thread.stop()
     EncoderThread(Gate).stop()
+
+
+# --- the pace ---------------------------------------------------------------------------------------
+
+
+class Dial:
+    """A pace and a time to rest after, as the test turns them."""
+
+    def __init__(self, *, share: float = 1.0, threads: int = 0, idle_s: float = 0.0) -> None:
+        self.pace = Pace(share=share, threads=threads)
+        self.idle_s = idle_s
+
+    def thread(self, load: Callable[[], Gate]) -> EncoderThread:
+        return EncoderThread(load, info=INFO, pace=lambda: self.pace, idle_s=lambda: self.idle_s)
+
+
+@pytest.fixture
+def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.embed.thread._LONGEST_BREAK_S", 3600.0)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    beat = threading.Event()
+    for _ in range(int(LIMIT / 0.01)):
+        if condition():
+            return
+        beat.wait(0.01)
+    raise AssertionError("it did not come to be")
+
+
+@pytest.mark.usefixtures("no_limit")
+def test_a_break_between_batches_holds_up_no_query_and_ends_with_a_new_pace() -> None:
+    dial, gate = Dial(share=1e-9), Gate()
+    thread = dial.thread(lambda: gate)
+    thread.start()
+    passages = thread.passages([f"long {n}" for n in range(9)])
+    gate.arrived()  # the first batch; the break after it would last for days
+    for text in ("one", "two"):
+        assert thread.query([text]).result(LIMIT).shape == (1, 2)
+        assert thread.passages(["urgent"], urgent=True).result(LIMIT).shape == (1, 2)
+    assert thread.run(lambda encoder: encoder.device).result(LIMIT) == "cpu"
+    assert [kind for kind, texts in gate.batches if texts[0].startswith("long")] == ["passage"]
+    assert not passages.done()
+    dial.pace = Pace()
+    thread.look_again()
+    assert passages.result(LIMIT).shape == (9, 2)
+    thread.stop()
+
+
+@pytest.mark.usefixtures("no_limit")
+def test_a_stop_ends_a_break() -> None:
+    gate = Gate()
+    thread = Dial(share=1e-9).thread(lambda: gate)
+    thread.start()
+    passages = thread.passages([f"long {n}" for n in range(9)])
+    gate.arrived()
+    thread.stop()
+    with pytest.raises(FatalError):
+        passages.result(LIMIT)
+
+
+def test_half_of_the_time_is_left_to_others() -> None:
+    class Clock(Gate):
+        """Takes its time, and knows when it was at work."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.at_work: list[tuple[float, float]] = []
+
+        def encode_passages(self, texts: Sequence[str]) -> Vectors:
+            began = time.monotonic()
+            threading.Event().wait(0.02)
+            self.at_work.append((began, time.monotonic()))
+            return super().encode_passages(texts)
+
+    clock = Clock()
+    thread = Dial(share=0.5).thread(lambda: clock)
+    thread.start()
+    thread.passages([f"long {n}" for n in range(20)]).result(LIMIT)
+    thread.stop()
+    assert len(clock.at_work) > 1
+    for (began, ended), (after, _) in pairwise(clock.at_work):
+        assert after - ended >= 0.99 * (ended - began)
+
+
+def test_threads_are_set_between_batches_when_they_change_and_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Threads(Gate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.threads: list[int] = []
+
+        def set_threads(self, threads: int) -> None:
+            self.threads.append(threads)
+
+    encoder, dial = Threads(), Dial(threads=4)
+    thread = dial.thread(lambda: encoder)
+    thread.start()
+    for threads in (4, 4, 2, 2, 4, 0):
+        dial.pace = Pace(threads=threads)
+        thread.passages(["text"]).result(LIMIT)
+    assert encoder.threads == [4, 2, 4]
+    thread.query(["somebody types"]).result(LIMIT)
+    dial.pace = Pace(threads=1)
+    thread.passages(["text"]).result(LIMIT)
+    assert encoder.threads == [4, 2, 4]
+    monkeypatch.setattr("indexer.embed.thread._QUIET_S", 0.0)
+    thread.passages(["text"]).result(LIMIT)
+    assert encoder.threads == [4, 2, 4, 1]
+    thread.stop()
+
+
+# --- resting ----------------------------------------------------------------------------------------
+
+
+class Loads:
+    """Makes encoders and knows which of them are still there."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[Gate]] = []
+        self.error: Exception | None = None
+
+    def __call__(self) -> Gate:
+        if self.error is not None:
+            raise self.error
+        gate = Gate()
+        self.made.append(weakref.ref(gate))
+        return gate
+
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(ref() is not None for ref in self.made)
+
+
+def test_an_idle_encoder_is_let_go_and_loaded_again_for_the_next_text() -> None:
+    loads, dial = Loads(), Dial(idle_s=0.01)
+    thread = dial.thread(loads)
+    thread.start()
+    for times, kind in enumerate(("query", "passages", "run", "expect"), 1):
+        if kind == "query":
+            assert thread.query(["a"]).result(LIMIT).shape == (1, 2)
+        elif kind == "passages":
+            assert thread.passages(["a", "b"]).result(LIMIT).shape == (2, 2)
+        elif kind == "run":
+            assert thread.run(lambda encoder: encoder.device).result(LIMIT) == "cpu"
+        else:
+            thread.expect()
+        wait_until(lambda times=times: len(loads.made) >= times and thread.status.state == "resting")  # type: ignore[misc]
+        wait_until(lambda: not loads.alive)
+        assert (thread.status.model, thread.status.dimensions) == ("fake", 2)
+    dial.idle_s = 0.0
+    assert thread.query(["a"]).result(LIMIT).shape == (1, 2)
+    assert thread.status.state == "ready"
+    made = len(loads.made)
+    dial.idle_s = 0.01
+    thread.look_again()
+    wait_until(lambda: thread.status.state == "resting")
+    assert len(loads.made) == made
+    thread.stop()
+
+
+def test_nothing_is_loaded_before_it_is_needed() -> None:
+    loads = Loads()
+    thread = Dial(idle_s=3600).thread(loads)
+    thread.start(load=False)
+    assert (thread.status.state, thread.status.model) == ("resting", "fake")
+    assert not loads.made
+    assert thread.query(["a"]).result(LIMIT).shape == (1, 2)
+    assert thread.status.state == "ready"
+    assert len(loads.made) == 1
+    thread.stop()
+
+
+@pytest.mark.usefixtures("no_limit")
+def test_work_in_a_break_keeps_the_encoder() -> None:
+    loads, dial = Loads(), Dial(share=1e-9, idle_s=0.01)
+    thread = dial.thread(loads)
+    thread.start()
+    passages = thread.passages([f"long {n}" for n in range(9)])
+    wait_until(lambda: thread.busy_seconds > 0)
+    threading.Event().wait(0.05)  # several times as long as it would rest after
+    assert thread.status.state == "ready"
+    dial.pace = Pace()
+    thread.look_again()
+    assert passages.result(LIMIT).shape == (9, 2)
+    assert len(loads.made) == 1
+    thread.stop()
+
+
+def test_a_failure_to_load_again_is_told_and_tried_again() -> None:
+    loads = Loads()
+    thread = Dial(idle_s=0.01).thread(loads)
+    thread.start()
+    thread.query(["a"]).result(LIMIT)
+    wait_until(lambda: thread.status.state == "resting")
+    loads.error = FatalError("Too little memory", "Close something.")
+    with pytest.raises(FatalError, match="Too little memory"):
+        thread.query(["b"]).result(LIMIT)
+    assert thread.status.state == "failed"
+    loads.error = None
+    assert thread.query(["c"]).result(LIMIT).shape == (1, 2)
+    thread.stop()
+
+
+@pytest.mark.parametrize("finishing", [True, False])
+def test_a_resting_thread_ends(finishing: bool) -> None:
+    loads = Loads()
+    thread = Dial(idle_s=3600).thread(loads)
+    thread.start(load=False)
+    if finishing:
+        thread.finish()
+        thread._thread.join(LIMIT)
+    else:
+        thread.stop()
+    assert not thread._thread.is_alive()
+    with pytest.raises(FatalError):
+        thread.query(["a"]).result(LIMIT)
+    assert not loads.made
+
+
+def test_what_waits_for_others_is_not_let_go() -> None:
+    class Server(Gate):
+        def abort(self) -> None:
+            pass
+
+    made: list[Server] = []
+
+    def load() -> Server:
+        made.append(Server())
+        return made[-1]
+
+    thread = Dial(idle_s=0.001).thread(load)
+    thread.start()
+    for _ in range(3):
+        thread.query(["a"]).result(LIMIT)
+        threading.Event().wait(0.02)
+        assert thread.status.state == "ready"
+    assert len(made) == 1
+    thread.stop()

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import manners
-from indexer.manners import Facts, Governor, Mood, Pace, decide, reserve, step_back
+from indexer.manners import Facts, Governor, Mood, Pace, Reason, decide, reserve, step_back
 from indexer.settings import Settings
 
 LIMIT = 30.0
@@ -55,7 +55,7 @@ def test_each_speed_takes_its_part_of_a_quiet_machine() -> None:
         (QUIET._replace(charge=0.9, asked_s=2.0), "battery"),
     ],
 )
-def test_the_person_comes_first(facts: Facts, why: str) -> None:
+def test_the_person_comes_first(facts: Facts, why: Reason) -> None:
     assert pace(BALANCED, facts) == Pace(threads=4, share=0.5, extractors=1, why=why)
     assert pace(GENTLE, facts) == Pace(threads=1, share=0.25, extractors=1, why=why)
     assert pace(FULL, facts) == Pace(threads=8)
