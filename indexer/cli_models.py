@@ -210,8 +210,10 @@ def use(
         client.use_model(reference, dimensions, keep=keep)
         if wait:
             _wait_for_switch(client, reference)
-        else:
+        elif cost.texts:
             typer.echo("Building in the background. `dragoman status` shows how far it is.")
+        else:
+            typer.echo("Its index is complete. It takes over as soon as it is loaded.")
 
 
 @models_app.command()

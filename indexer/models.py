@@ -50,7 +50,7 @@ _RATE_WINDOW_S = 30.0
 _GRACE_S = 60.0
 _SETTLE_S = 0.3
 # What a search waits for a kept model that was unloaded: its index is opened in less, where nothing is amiss.
-_OPEN_S = 2.0
+_OPEN_S = 8.0
 # A server that was asked what choosing it would cost is not asked again when it is chosen right after.
 _ASKED_S = 60.0
 # What Chroma's copy of a vector takes, as a multiple of its float32, and a page of the catalog, which a
@@ -816,13 +816,18 @@ class _Side:
             if self._reloading:
                 raise _ReloadError
             self._encoder = encoder
-        encoder.start()
+        begun = False
         if self._index is None:
             self._models.await_left(self.info.key)
-            space = self._models.space_for(encoder, self.info)
+            space = space_of(self.info.key)
+            if begun := space is None:
+                encoder.start()
+                space = self._models.space_for(encoder, self.info)
             model = ModelKey(key=self.info.key, dim=self.info.dim)
             self._index = self._models.store.open_index(model, space)
         searcher = self._models.open_searcher(encoder, self._index)
+        if not begun:
+            encoder.start()  # last, as in `Models._load`
         return Live(self.choice, self.info, encoder, self._index, searcher)
 
     def _round(self) -> bool:

@@ -269,7 +269,12 @@ class _Connection:
         try:
             # Another than the active one may have to be loaded first.
             model = request.model
-            searcher = await asyncio.to_thread(library.searcher, model) if model else library.searcher()
+            if model:
+                # Apart from the threads that answer everything else, as it may take seconds.
+                loop = asyncio.get_running_loop()
+                searcher = await loop.run_in_executor(self._server.openers, library.searcher, model)
+            else:
+                searcher = library.searcher()
         except FatalError as error:
             by_words = await library.by_words.answer(request, error)
             if by_words is None or request.model:
@@ -294,6 +299,7 @@ class Server:
         self.release = __version__
         self.started = asyncio.Event()
         self.previews = ThreadPoolExecutor(2, thread_name_prefix="preview")
+        self.openers = ThreadPoolExecutor(4, thread_name_prefix="open")
         self._idle_seconds = idle_seconds
         self._connections: set[_Connection] = set()
         self._serving: set[asyncio.Task[None]] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -49,6 +50,12 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
+
+    def again(self) -> None:
+        """End the service and start it anew."""
+        self.client.stop()
+        self.client.close()
+        self.client = IndexerClient(self.data, name="test")
 
     def ask(self, request: api.Request, kind: type[_R]) -> _R:
         return self.client._ask(request, kind)
@@ -143,6 +150,31 @@ def _until_done(client: IndexerClient) -> Iterator[api.Reply]:
         yield reply
         if isinstance(reply, api.Done | api.Failed):
             return
+
+
+@pytest.mark.timeout(300)
+def test_a_model_that_was_moved_is_missed_and_another_one_helps(
+    service: Service, tiny: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(tiny, here)
+    service.use(str(here))
+    service.wait(lambda s: s.switch is None and s.encoder.model == "here")
+    here.rename(there)
+    service.use(f"{there.parent}/here/../there")
+    service.again()
+    status = service.wait(lambda s: s.encoder.state != "loading")
+    assert status.encoder.state in {"ready", "resting"}, status
+    assert service.models()[str(there)].state == "active"
+
+    there.rename(tmp_path / "gone")
+    service.again()
+    status = service.wait(lambda s: s.state != "starting")
+    assert status.state == "failed"
+    assert "dragoman models use" in status.notices[0].message
+    service.use(BUNDLED)
+    service.wait(lambda s: s.state == "watching" and s.switch is None and s.encoder.model == BUNDLED)
+    assert service.found("mon chat et le vétérinaire") == "cat.md"
 
 
 @pytest.mark.timeout(300)
