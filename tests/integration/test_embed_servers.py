@@ -34,7 +34,6 @@ from indexer.embed import Encoder, ModelChoice, Vectors, space
 from indexer.embed.bundled import bundled_folder
 from indexer.embed.load import info_of, load_encoder
 from indexer.embed.server import ServerEncoder
-from indexer.errors import IndexerError
 from indexer.settings import EmbeddingServer, Instructions, Settings
 from tests import tiny_models
 
