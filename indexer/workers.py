@@ -44,7 +44,8 @@ LARGE_CHUNKS = 512
 
 _MAX_FRAME = 1 << 30
 _START_DEADLINE_S = 60.0
-_RETIRE_AFTER_FILES = 500
+# A start takes as long as hundreds of small files; what makes a child grow is seen by its size.
+_RETIRE_AFTER_FILES = 5000
 _RETIRE_RSS_BYTES = 400 << 20
 _IDLE_S = 60.0
 _READ_BLOCK = 1 << 20
@@ -417,7 +418,9 @@ class WorkerPool:
         keep = False
         try:
             answer = self._converse(child, path, job)
-            keep = not (isinstance(answer, _Failed) and answer.cause == "memory") and not child.worn()
+            # Reading bytes leaves nothing behind.
+            worn = not isinstance(job, _Hash) and child.worn()
+            keep = not (isinstance(answer, _Failed) and answer.cause == "memory") and not worn
         finally:
             self._release(lane, child, keep=keep)
         return answer
@@ -479,7 +482,7 @@ class WorkerPool:
         if isinstance(answer, _Prepared) and answer.pieces:
             answer = self._collect(child, answer)
         self._set_deadline(child, None)
-        child.files += 1
+        child.files += not isinstance(job, _Hash)
         if answer is not None:
             return answer
         epitaph = child.epitaph()
@@ -651,7 +654,7 @@ class _Child:
         return self._process is None or self._process.poll() is not None
 
     def worn(self) -> bool:
-        """Whether it read so many files, or grew so large, that a fresh one is better."""
+        """Whether it took so many files apart, or grew so large, that a fresh one is better."""
         import psutil
 
         if self.files >= _RETIRE_AFTER_FILES:

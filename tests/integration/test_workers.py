@@ -21,9 +21,17 @@ import pytest
 
 from indexer import workers
 from indexer.api import GetPreview
-from indexer.errors import FatalError, FileError
+from indexer.errors import FatalError, FileError, IndexerError
 from indexer.settings import Settings
-from indexer.workers import FileChangedError, FileGoneError, PoolClosedError, WorkerPool
+from indexer.workers import (
+    LARGE_CHUNKS,
+    PIECE_CHUNKS,
+    ChunkFile,
+    FileChangedError,
+    FileGoneError,
+    PoolClosedError,
+    WorkerPool,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, FIFOs and links")
 
@@ -46,8 +54,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_pool(tokenizer: Path) -> Iterator[MakePool]:
     pools: list[WorkerPool] = []
 
-    def make(size: int = 1, **settings: Any) -> WorkerPool:
-        pools.append(WorkerPool(size, tokenizer=tokenizer, max_tokens=100, settings=Settings(**settings)))
+    def make(size: int = 1, scratch: Path | None = None, **settings: Any) -> WorkerPool:
+        pools.append(
+            WorkerPool(
+                size, tokenizer=tokenizer, max_tokens=100, settings=Settings(**settings), scratch=scratch
+            )
+        )
         return pools[-1]
 
     yield make
@@ -287,12 +299,13 @@ def test_children_are_renewed(make_pool: MakePool, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(workers, "_RETIRE_AFTER_FILES", 2)
     pids: list[int] = []
     for _ in range(4):
-        pool.hash(file)
+        pool.prepare(file)
+        pool.hash(file)  # takes nothing apart, and does not count
         pids.extend(child.pid for child in children())
-    assert len(pids) == 2  # after the first and the third call
-    assert len(set(pids)) == 2
+    assert len(pids) == 4
+    assert len(set(pids)) == 3, "a new one after every second"
     monkeypatch.setattr(workers, "_RETIRE_RSS_BYTES", 1)
-    pool.hash(file)
+    pool.prepare(file)
     assert children() == []
 
 
@@ -441,3 +454,40 @@ def test_a_pdf_is_shown_as_its_page(make_pool: MakePool, tmp_path: Path) -> None
     assert plain.png != marked.png
     assert failure(lambda: pool.preview(ask(file, page=4))).title == "No such page"
     assert failure(lambda: pool.preview(ask(tmp_path / "gone.pdf", page=1))).kind == "failed"
+
+
+def test_a_large_file_comes_in_pieces_that_are_kept_on_disk(make_pool: MakePool, tmp_path: Path) -> None:
+    file = tmp_path / "book.txt"
+    file.write_text("\n\n".join(f"Chapter {n}. " + f"word{n} " * 90 + "end." for n in range(700)))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    pool = make_pool(scratch=scratch)
+    prepared = pool.prepare(file)
+    chunks = prepared.chunks
+    assert isinstance(chunks, ChunkFile)
+    assert len(chunks) > LARGE_CHUNKS
+    whole = list(chunks)
+    assert len(whole) == len(chunks)
+    assert prepared.tokens == sum(chunk.tokens for chunk in whole)
+    text = file.read_text()
+    assert all(text[chunk.start : chunk.end] == chunk.text for chunk in whole)
+    assert "Chapter 0." in whole[0].text
+    assert "word699" in whole[-1].text
+    assert (chunks[0], chunks[-1], chunks[3:5]) == (whole[0], whole[-1], tuple(whole[3:5]))
+    assert [len(chunks.piece(n)) for n in range(chunks.pieces - 1)] == [PIECE_CHUNKS] * (chunks.pieces - 1)
+    assert list(scratch.iterdir()) == [], "a file without a name, which no kill can leave behind"
+    assert pool.prepare(file).chunks[0] == whole[0], "the child goes on"
+
+
+def test_no_room_for_the_pieces_of_a_large_file_is_no_fault_of_the_file(
+    make_pool: MakePool, tmp_path: Path
+) -> None:
+    file = tmp_path / "book.txt"
+    file.write_text("\n\n".join(f"Chapter {n}. " + f"word{n} " * 150 for n in range(700)))
+    pool = make_pool(scratch=tmp_path / "not there")
+    with pytest.raises(IndexerError) as caught:
+        pool.prepare(file)
+    assert not isinstance(caught.value, FileError)
+    small = tmp_path / "small.txt"
+    small.write_text("A note.")
+    assert pool.prepare(small).chunks[0].text == "A note."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,7 +24,15 @@ from indexer.settings import Settings
 from indexer.store import FileUpdate, ModelKey, Store
 from indexer.watch import FileChange, Rules, root_device
 from indexer.watch import sweep as real_sweep
-from indexer.workers import FileGoneError, Hashed, PoolClosedError, Prepared
+from indexer.workers import (
+    LARGE_CHUNKS,
+    PIECE_CHUNKS,
+    ChunkFile,
+    FileGoneError,
+    Hashed,
+    PoolClosedError,
+    Prepared,
+)
 
 DIM = 8
 PATIENCE_S = 20.0
@@ -47,6 +58,20 @@ class Gate:
         assert self._open.wait(PATIENCE_S)
 
 
+def on_disk(chunks: Sequence[Chunk]) -> ChunkFile:
+    """As the pool keeps them."""
+    kept = ChunkFile(None)
+    for start in range(0, len(chunks), PIECE_CHUNKS):
+        piece = chunks[start : start + PIECE_CHUNKS]
+        kept.add(msgspec.json.encode({"chunks": piece}), len(piece))
+    return kept
+
+
+def book(name: str, chunks: int = 10 * PIECE_CHUNKS) -> str:
+    """The text of a large file."""
+    return "".join(f"sentence {number} of {name}\n" for number in range(chunks))
+
+
 class FakeEncoder:
     """Vectors out of the texts themselves, at once or when the gate opens."""
 
@@ -54,6 +79,9 @@ class FakeEncoder:
         self.gate = Gate()
         self.texts: list[str] = []
         self.failures: list[Exception] = []
+        self.largest = 0
+        self.before: Callable[[int], None] = lambda _: None  # called with how many batches there were
+        self.batches = 0
         self.tokens_embedded = 0
         self.busy_seconds = 0.0
 
@@ -66,6 +94,9 @@ class FakeEncoder:
         if self.failures:
             future.set_exception(self.failures.pop(0))
             return future
+        self.before(self.batches)
+        self.batches += 1
+        self.largest = max(self.largest, len(texts))
         self.texts += texts
         self.tokens_embedded += len(texts)
         rows = [np.random.default_rng(len(text)).standard_normal(DIM) for text in texts]
@@ -96,15 +127,19 @@ class FakePool:
             raise FileError(path, "Damaged", "It cannot be read.")
         if "strange" in text:
             raise ZeroDivisionError
+        chunks: Sequence[Chunk] = tuple(
+            Chunk(start=0, end=len(line), text=line, locator=Locator(), lang="en", tokens=1)
+            for line in text.splitlines()
+        )
+        if len(chunks) > LARGE_CHUNKS:
+            chunks = on_disk(chunks)
         return Prepared(
             media="text",
             key=data[:16].ljust(16, b"\0"),
             size=info.st_size,
             mtime_ns=info.st_mtime_ns,
-            chunks=tuple(
-                Chunk(start=0, end=len(line), text=line, locator=Locator(), lang="en", tokens=1)
-                for line in text.splitlines()
-            ),
+            chunks=chunks,
+            tokens=len(chunks),
         )
 
     def _read(self, path: Path) -> tuple[bytes, Any]:
@@ -129,6 +164,17 @@ class Bench:
         self.store.add_root(str(self.root))
         self.encoder, self.pool = FakeEncoder(), FakePool()
         self.rules = Rules(str(self.root), Settings())
+        self.pipeline = Pipeline(
+            self.store,
+            self.encoder,  # type: ignore[arg-type]
+            self.pool,  # type: ignore[arg-type]
+            rules=lambda _: self.rules,
+            extractors=1,
+        )
+
+    def again(self) -> None:
+        """As after a kill: another pipeline on what the store has."""
+        self.encoder, self.pool = FakeEncoder(), FakePool()
         self.pipeline = Pipeline(
             self.store,
             self.encoder,  # type: ignore[arg-type]
@@ -525,3 +571,294 @@ def test_stopping_while_busy_ends_and_stores_no_half(
 
 def test_a_pipeline_that_was_never_started_can_be_stopped(bench: Bench) -> None:
     bench.pipeline.stop()
+
+
+# --- large files ---------------------------------------------------------------------------
+
+
+def test_a_large_file_takes_turns_with_others_and_appears_as_a_whole(bench: Bench) -> None:
+    large, note = bench.write("book.txt", book("it")), bench.write("note.txt", "a note")
+    seen: list[dict[str, str]] = []
+
+    def before(batch: int) -> None:
+        if batch == 2:
+            bench.changed(note)
+            deadline = time.monotonic() + PATIENCE_S
+            while not bench.pipeline._prepared._small:  # until it has been read
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        seen.append(bench.known)
+
+    bench.encoder.before = before
+    bench.pipeline.start()
+    bench.changed(large)
+    bench.rest()
+    assert bench.known == {"book.txt": "indexed", "note.txt": "indexed"}
+    assert bench.encoder.texts.index("a note") <= 4 * PIECE_CHUNKS, "it did not wait for the book"
+    assert not any("book.txt" in known for known in seen), "nothing of the book was to be seen till its end"
+    assert bench.encoder.largest <= PIECE_CHUNKS
+    assert len(bench.encoder.texts) == len(set(bench.encoder.texts)) == 10 * PIECE_CHUNKS + 1
+    assert bench.store.counts().chunks == 10 * PIECE_CHUNKS + 1
+    assert bench.store.check() == []
+
+
+def test_what_was_embedded_of_a_large_file_survives_a_kill(bench: Bench) -> None:
+    large = bench.write("book.txt", book("it"))
+    stored = threading.Event()
+    put_ahead = bench.store.put_ahead
+
+    def put(*args: Any, **more: Any) -> None:
+        put_ahead(*args, **more)
+        if len(bench.encoder.texts) >= 5 * PIECE_CHUNKS:
+            stored.set()
+
+    bench.store.put_ahead = put  # type: ignore[method-assign]
+    bench.encoder.before = lambda batch: bench.encoder.gate.shut() if batch == 4 else None
+    bench.pipeline.start()
+    bench.changed(large)
+    assert stored.wait(PATIENCE_S)
+    bench.encoder.gate.open()
+    bench.pipeline.stop()
+    assert bench.known == {}
+    assert bench.texts == [], "nothing of it is found before all of it is"
+    assert bench.store._catalog.collect() == 0, "it is kept for longer than other texts out of use"
+    first = set(bench.encoder.texts)
+    bench.again()
+    bench.pipeline.start()
+    bench.changed(large)
+    bench.rest()
+    assert bench.known == {"book.txt": "indexed"}
+    assert len(bench.encoder.texts) <= 6 * PIECE_CHUNKS, "what was stored is not embedded again"
+    assert len(first | set(bench.encoder.texts)) == 10 * PIECE_CHUNKS
+    assert bench.store.check() == []
+
+
+def test_texts_of_a_large_file_that_went_missing_are_embedded_again(bench: Bench) -> None:
+    def before(batch: int) -> None:
+        if batch == 6:
+            bench.store._catalog.collect(older_than_s=-1e9)
+
+    bench.encoder.before = before
+    bench.pipeline.start()
+    bench.changed(bench.write("book.txt", book("it")))
+    bench.rest()
+    assert bench.known == {"book.txt": "indexed"}
+    assert len(bench.encoder.texts) > 10 * PIECE_CHUNKS
+    assert bench.store.counts().chunks == 10 * PIECE_CHUNKS
+    assert bench.store.check() == []
+
+
+def test_a_large_file_with_a_text_that_cannot_be_embedded_is_one_problem(bench: Bench) -> None:
+    bench.pipeline.start()
+    bench.changed(bench.write("book.txt", book("it") + "poison\n"), bench.write("other.txt", book("another")))
+    bench.rest()
+    assert bench.known == {"book.txt": "failed", "other.txt": "indexed"}
+    assert bench.pipeline.progress().waiting_by_root == {}
+
+
+@pytest.mark.parametrize("how", ["remove", "change"])
+def test_a_large_file_that_goes_or_changes_while_in_hand(bench: Bench, how: str) -> None:
+    path = bench.write("book.txt", book("it"))
+
+    def before(batch: int) -> None:
+        if batch == 3:
+            if how == "remove":
+                path.unlink()
+                bench.changed(path, kind="remove")
+            else:
+                bench.write("book.txt", "a note now")
+                bench.changed(path)
+
+    bench.encoder.before = before
+    bench.pipeline.start()
+    bench.changed(path)
+    bench.rest()
+    assert bench.texts == ([] if how == "remove" else ["a note now"])
+    assert bench.pipeline.progress().waiting_by_root == {}
+    assert bench.store.check() == []
+
+
+def test_more_large_files_than_have_room_take_their_turn(bench: Bench) -> None:
+    names = [f"{name}.txt" for name in "abcdef"]
+    at_once: list[int] = []
+    bench.encoder.before = lambda _: at_once.append(
+        sum(job.large for job in bench.pipeline._in_hand.values())
+    )
+    bench.pipeline.paused = True
+    bench.changed(*(bench.write(name, book(name, LARGE_CHUNKS + 1)) for name in names))
+    bench.pipeline.start()
+    bench.pipeline.paused = False
+    bench.rest()
+    assert set(bench.known) == set(names)
+    assert max(at_once) <= module.LARGE_FILES
+
+
+# --- what needs no encoder ------------------------------------------------------------------
+
+
+def test_a_touched_file_that_is_the_same_is_read_but_neither_cut_nor_embedded_nor_counted(
+    bench: Bench,
+) -> None:
+    bench.pipeline.start()
+    paths = [bench.write(f"{number}.txt", f"text {number}") for number in range(50)]
+    bench.changed(*paths)
+    bench.rest()
+    writes: list[int] = []
+    touch_all = bench.store.touch_all
+
+    def touch(files: Sequence[tuple[str, int, int]]) -> None:
+        writes.append(len(files))
+        touch_all(files)
+
+    bench.store.touch_all = touch  # type: ignore[method-assign]
+    bench.pool.prepared.clear()
+    bench.encoder.texts.clear()
+    for path in paths:
+        os.utime(path, ns=(1, 1_600_000_000_000_000_000))
+    bench.pipeline.rescan(str(bench.root))
+    bench.rest()
+    assert (bench.pool.prepared, bench.encoder.texts) == ([], [])
+    assert bench.pipeline.progress().done == 0, "they were only looked at"
+    assert sum(writes) == 50
+    assert {file.mtime_ns for file in bench.store.files(str(bench.root))} == {1_600_000_000_000_000_000}
+    reads: list[Path] = []
+    bench.pool.hash = reads.append  # type: ignore[assignment,method-assign]
+    bench.pipeline.rescan(str(bench.root))
+    bench.rest()
+    assert reads == [], "nothing changed: no content is looked at"
+
+
+def test_problems_and_copies_are_written_many_at_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.pipeline.start()
+    bench.changed(bench.write("first.txt", "one text"))
+    bench.rest()
+    transactions: list[int] = []
+    before_commit = bench.store._catalog.before_commit
+
+    def count(change: Any) -> None:
+        transactions.append(1)
+        before_commit(change)
+
+    monkeypatch.setattr(bench.store._catalog, "before_commit", count)
+    bench.pipeline.paused = True
+    bench.changed(*(bench.write(f"copy {number}.txt", "one text") for number in range(200)))
+    bench.changed(*(bench.write(f"broken {number}.txt", "broken") for number in range(200)))
+    with bench.pipeline._apply:  # the writer waits, as for a slow disk
+        bench.pipeline.paused = False
+        bench.until(lambda: len(bench.pipeline._in_hand) == 400)
+    bench.rest()
+    assert len(bench.known) == 401
+    assert len(transactions) < 20
+    assert bench.pool.prepared.count("first.txt") == 1
+    assert bench.pipeline.progress().done == 400
+
+
+def test_a_copy_whose_original_went_in_the_same_moment_is_read(bench: Bench) -> None:
+    bench.pipeline.start()
+    original = bench.write("original.txt", "one text")
+    bench.changed(original)
+    bench.rest()
+    adopt_all = bench.store.adopt_all
+
+    def too_late(files: Any) -> list[bool]:
+        bench.store.remove([str(original)])
+        return adopt_all(files)
+
+    bench.store.adopt_all = too_late  # type: ignore[method-assign]
+    bench.changed(bench.write("copy.txt", "one text"))
+    bench.rest()
+    assert bench.known == {"copy.txt": "indexed"}
+
+
+# --- the queue and what is told of it --------------------------------------------------------
+
+
+def test_small_and_new_files_go_before_large_and_old_ones() -> None:
+    now = time.time_ns()
+    year = 365 * 86400 * 10**9
+
+    def rank(size: int, age_years: float) -> int:
+        return module._rank(size, now - int(age_years * year))
+
+    assert rank(1000, 0) < rank(100_000, 0) < rank(100_000_000, 0)
+    assert rank(10_000, 0) < rank(10_000, 1) < rank(10_000, 10)
+    assert rank(20_000, 0) < rank(4_000, 10), "what one works on goes before an old note"
+    assert rank(2_000, 2) < rank(5_000_000, 0), "but a new video's subtitles do not hold all notes up"
+    assert rank(0, -1) == rank(0, 0), "a time in the future is now"
+    assert 0 <= rank(0, 0) <= rank(1 << 50, 50) <= 255
+
+
+def test_a_waiting_file_takes_little_memory(bench: Bench) -> None:
+    """There may be a million; half of it is the path."""
+    bench.pipeline.paused = True
+    path, number = str(bench.root / ("x" * 40)), 20_000
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        bench.pipeline.submit(
+            FileChange(kind="upsert", path=f"{path}{n}", root=str(bench.root), size=1000 + n, mtime_ns=n)
+            for n in range(number)
+        )
+        each = (tracemalloc.get_traced_memory()[0] - before) / number
+    finally:
+        tracemalloc.stop()
+    assert each < len(path) + 300
+
+
+def test_a_file_that_changes_all_the_time_is_in_the_queue_once(bench: Bench) -> None:
+    bench.pipeline.paused = True
+    path = bench.write("a.txt", "1")
+    for _ in range(1000):
+        bench.changed(path)
+    assert len(bench.pipeline._heap) == 1
+    assert bench.pipeline.progress().waiting == 1
+
+
+def test_files_that_nothing_reads_take_no_time_in_the_estimate() -> None:
+    density = module._Density()
+    assert density.tokens(".jpg", 10_000_000) == 0
+    assert density.tokens(".txt", 1000) > 0
+
+
+def test_the_estimate_comes_when_it_means_something(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("indexer.pipeline.time.monotonic", lambda: clock[0])
+    bench.pipeline.paused = True
+    bench.pipeline.submit(
+        FileChange(kind="upsert", path=f"/{name}.txt", root=str(bench.root), size=4000, mtime_ns=0)
+        for name in "ab"
+    )
+    bench.pipeline.paused = False
+    encoder, pipeline = bench.encoder, bench.pipeline
+    told = []
+    for second in range(12):
+        clock[0] += 1
+        if second >= 3:  # before that, a model is loaded
+            encoder.tokens_embedded += 100
+            encoder.busy_seconds += 0.5
+        told.append(pipeline.progress())
+    assert [p.remaining_s is None for p in told] == [True] * 7 + [False] * 5
+    expected = 8000 * 0.28 / 100
+    assert all(p.remaining_s == pytest.approx(expected, rel=0.01) for p in told[7:])
+    assert told[2].encoder_busy == 0
+    assert told[-1].encoder_busy == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_first_sweep_waits_for_the_watcher_but_not_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write("a.txt", "one")
+    bench.pipeline.start()
+    bench.pipeline.rescan(str(bench.root), when_watched=True)
+    assert not bench.pipeline.idle
+    assert bench.pipeline.progress().scanning
+    bench.pipeline.submit([FileChange(kind="rescan", path=str(bench.root), root=str(bench.root))])
+    bench.rest()
+    assert set(bench.known) == {"a.txt"}
+    bench.write("b.txt", "two")
+    monkeypatch.setattr(module, "WATCH_WAIT_S", 0.05)
+    bench.pipeline.rescan(str(bench.root), when_watched=True)
+    bench.rest()
+    assert set(bench.known) == {"a.txt", "b.txt"}
