@@ -420,6 +420,52 @@ def measure(folder: Path, data_dir: Path, number: int, limit_s: float, speed: st
     return figures
 
 
+# --- the start ----------------------------------------------------------------------------------
+
+
+def measure_start(folder: Path, data_dir: Path, number: int, rounds: int) -> str:
+    """From nothing running to a window that takes keys, and to the first answers by words and by meaning."""
+    from indexer import api
+    from indexer.client import IndexerClient
+    from tests.bench.product import window_s
+
+    with IndexerClient(data_dir, name="bench") as client:
+        client.add_folder(folder)
+    with IndexerClient(data_dir, name="bench") as client:
+        for status in client.watch():
+            if status.state == "watching" and status.files >= number:
+                break
+    with IndexerClient(data_dir, name="bench") as client:
+        client.stop()
+    found: dict[str, list[float]] = {"window takes keys": [], "first answer": [], "first by meaning": []}
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        with IndexerClient(data_dir, name="bench") as client:
+            request = api.Search(id=1 << 20, query="receipt behind the snow", mark=False)
+            client._send(request)
+            first = 0.0
+            while True:
+                message = client._receive()
+                if isinstance(message, api.SearchResult):
+                    now = time.perf_counter() - begun
+                    first = first or now
+                    # Releases before answers by words have one answer only.
+                    if message.final:
+                        break
+            found["first answer"].append(first)
+            found["first by meaning"].append(now)
+            client.stop()
+        found["window takes keys"].append(window_s(data_dir))
+    lines = [
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {number} files; seconds, median of {rounds}"
+    ]
+    lines += [
+        f"{what:20s} {statistics.median(v):5.2f}   ({min(v):.2f} to {max(v):.2f})"
+        for what, v in found.items()
+    ]
+    return "\n".join(lines)
+
+
 # --- telling ------------------------------------------------------------------------------------
 
 
@@ -478,11 +524,17 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--limit", type=float, default=1500.0, help="seconds after which it is cut off")
     parser.add_argument("--speed", choices=("gentle", "balanced", "full"), default="full")
+    parser.add_argument(
+        "--start", type=int, default=0, metavar="ROUNDS", help="measure so many starts instead"
+    )
     parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stalls-") as base:
         folder = Path(base) / "files"
         make_files(folder, options.files)
+        if options.start:
+            sys.stdout.write(measure_start(folder, Path(base) / "data", options.files, options.start) + "\n")
+            return 0
         figures = measure(folder, Path(base) / "data", options.files, options.limit, options.speed)
     sys.stdout.write(report(figures) + "\n")
     if options.json is not None:
