@@ -108,7 +108,9 @@ def _translate(order: Order) -> Findings:
 
     encoders: dict[str, Any] = {name: load(name) for name in names}
     cosines = {name: _least_cosine(encoders[name].encode_passages(texts), wanted) for name in names}
-    rates = _rates({"torch": reference, **encoders})
+    # What was chosen by name needs no measuring.
+    by_name = order.forced and order.precision != "auto"
+    rates = {} if by_name else _rates({"torch": reference, **encoders})
     fit = [name for name in names if cosines[name] >= _SAME] if order.precision == "auto" else names
     chosen = _choose(fit, rates)
     if chosen is None:
@@ -205,6 +207,8 @@ def _rates(encoders: dict[str, Any]) -> dict[str, float]:
 
 
 def _choose(fit: list[str], rates: dict[str, float]) -> str | None:
+    if len(fit) < 2:
+        return fit[0] if fit else None
     exact = max((name for name in fit if name != "int8"), key=rates.__getitem__, default=None)
     if "int8" in fit and (exact is None or rates["int8"] >= _INT8_GAIN * rates[exact]):
         return "int8"

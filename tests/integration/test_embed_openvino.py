@@ -23,6 +23,7 @@ from tests.tiny_models import texts
 ROOT = Path(__file__).parents[2]
 TEXTS: dict[str, list[str]] = json.loads((ROOT / "tests/data/ten_scripts.json").read_text("utf-8"))
 ALL = [text for group in TEXTS.values() for text in group]
+CLS = {"pooling": "cls", "include_prompt": False}
 RAGGED = [*texts(1, 23), "", "cat " * 150]
 
 

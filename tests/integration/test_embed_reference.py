@@ -258,7 +258,7 @@ def test_the_precision_is_what_is_set_where_the_model_bears_it(folders: dict[str
     assert ours(folders["gemma"], precision="float16").precision == "float32"
     assert ours(folders["qwen3"]).precision == "float32"
     with pytest.raises(FatalError, match="precision is not known"):
-        ours(folders["qwen3"], precision="int8")
+        ours(folders["qwen3"], precision="int4")
     dtypes = {True: torch.bfloat16, False: torch.float16}
     for supported, expected in dtypes.items():
         with pytest.MonkeyPatch.context() as patch:
