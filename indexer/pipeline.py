@@ -61,6 +61,7 @@ ENCODING_BATCHES = 3
 UNWRITTEN_BATCHES = 6
 # What needs no encoder (touched, copied and unreadable files) is written so many at a time.
 NOTES = 1000
+NOTES_S = 0.1  # so long more of them are waited for
 # Large files that are read or embedded at the same time; others are not held up by more of them.
 LARGE_FILES = 2
 LARGE_TOKENS = 150 * LARGE_CHUNKS
@@ -960,10 +961,10 @@ class Pipeline:
         while True:
             item = waiting.popleft() if waiting else self._encoded.get()
             if isinstance(item, _Note):
-                notes = [item]
+                notes, until = [item], time.monotonic() + NOTES_S
                 with contextlib.suppress(queue.Empty):
-                    while len(notes) < NOTES:
-                        after = self._encoded.get_nowait()
+                    while len(notes) < NOTES and not waiting:
+                        after = self._encoded.get(timeout=max(0.0, until - time.monotonic()))
                         if isinstance(after, _Note):
                             notes.append(after)
                         else:
