@@ -290,6 +290,8 @@ class EncoderThread:
             if not self._live():
                 return
             _give_memory_back()
+            if self._status.state == "ready":
+                self._status = _with_state(self._status, "resting")
 
     def _await_need(self) -> bool:
         """Wait until the encoder is needed; False when it never will be."""
@@ -343,7 +345,6 @@ class EncoderThread:
                     if patience is not None and patience <= 0 and not self._waiting:
                         _log.info("The model %s is let go", encoder.info.name)
                         self._wanted = False
-                        self._status = _with_state(self._status, "resting")
                         return True
                     self._wake.wait(patience)
                 if self._finishing and not self._waiting:

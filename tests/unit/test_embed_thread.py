@@ -384,11 +384,13 @@ def test_nothing_is_loaded_before_it_is_needed() -> None:
 
 @pytest.mark.usefixtures("no_limit")
 def test_work_in_a_break_keeps_the_encoder() -> None:
-    loads, dial = Loads(), Dial(share=1e-9, idle_s=0.01)
+    loads, dial = Loads(), Dial(share=1e-9)
     thread = dial.thread(loads)
     thread.start()
     passages = thread.passages([f"long {n}" for n in range(9)])
     wait_until(lambda: thread.busy_seconds > 0)
+    dial.idle_s = 0.01
+    thread.look_again()
     threading.Event().wait(0.05)  # several times as long as it would rest after
     assert thread.status.state == "ready"
     dial.pace = Pace()
