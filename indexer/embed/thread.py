@@ -474,8 +474,11 @@ class EncoderThread:
     def _use_threads(self, encoder: Encoder, threads: int) -> None:
         quiet = time.monotonic() - self._asked_at > _QUIET_S
         if threads and threads != self._threads and quiet and isinstance(encoder, SetsThreads):
-            encoder.set_threads(threads)
             self._threads = threads
+            try:
+                encoder.set_threads(threads)
+            except Exception:  # noqa: BLE001  it goes on with as many as it has
+                _log.warning("The encoder cannot use %d threads", threads, exc_info=True)
 
     def _take_up(self, encoder: Encoder, job: _Job) -> None:
         """Count a job's tokens and sort its texts, the longest first; done once a job."""
