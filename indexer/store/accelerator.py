@@ -25,10 +25,8 @@ from indexer.store.ledger import Index, Ledger, Vector
 
 log = logging.getLogger(__name__)
 
+BATCH_ACTIVE = 100  # while somebody searches, so that a query waits for little
 BATCH_IDLE = 2000
-# While somebody searches a batch takes about so long, so that a query waits for little.
-_BATCH_ACTIVE_S = 0.03
-_LEAST, _MOST_ACTIVE = 20, 100
 _ACTIVE_S = 10.0
 # Behind a search nothing is written for so long, unless more than so much waits: what waits is compared
 # exactly, which costs a search less than waiting for a batch.
@@ -58,14 +56,14 @@ class Accelerator:
     Args:
         ledger: The model's part of the catalog.
         engines: Where the vectors are searched.
-        rest: Called when nobody has searched for a while.
+        rest: Called when nobody has searched or written for a while.
     """
 
     def __init__(self, ledger: Ledger, engines: Engines, rest: Callable[[], None] = lambda: None) -> None:
         self._catalog = ledger
         self._engines = engines
         self._rest = rest
-        self._rested = True
+        self._rested = False
         self._change = threading.Condition()
         self._stopping = False
         self._work = True
@@ -362,7 +360,7 @@ class Accelerator:
                 if not self._work:
                     self._drained = True
                     self._change.notify_all()
-                self._change.wait_for(
+                woken = self._change.wait_for(
                     lambda: self._stopping or self._work or self._gone,
                     _HOUSEKEEPING_S if self._rested else min(_REST_S, _HOUSEKEEPING_S),
                 )
@@ -370,7 +368,7 @@ class Accelerator:
                 raise EngineError("it ended")
             if self._stopping:
                 return
-            if not self._rested and time.monotonic() - self._asked_at >= _REST_S:
+            if not woken and not self._rested and time.monotonic() - self._asked_at >= _REST_S:
                 self._rested = True
                 self._rest()
             self._housekeep()
@@ -394,11 +392,12 @@ class Accelerator:
                         )
                 return waiting > 0
         most = min(self._engines.most, BATCH_IDLE)
-        if quiet < _ACTIVE_S:
-            most = min(most, _MOST_ACTIVE, max(_LEAST, int(_BATCH_ACTIVE_S / self._each_s)))
+        if serves and quiet < _ACTIVE_S:
+            most = min(most, BATCH_ACTIVE)
         sequence, ids, vectors = self._catalog.outbox_batch(to.index, most)
         if not sequence:
             return False
+        self._rested = False
         if ids:
             began = time.monotonic()
             if serves:

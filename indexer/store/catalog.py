@@ -355,6 +355,19 @@ class Catalog:
                 self._writer.close()
                 self._owner.close()
 
+    def rest(self) -> None:
+        """Give back the pages that connections remember; whoever comes next reads them again."""
+        with self._pool_lock:
+            idle, self._idle = self._idle, []
+        for db in idle:
+            db.close()
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._closed and self._change is None:
+                    self._writer.pragma("shrink_memory")
+            finally:
+                self._lock.release()
+
     # --- transactions ----------------------------------------------------------------------
 
     @property

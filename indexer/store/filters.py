@@ -222,6 +222,12 @@ class Filters:
         self._remember(condition, (bits, selection))
         return selection
 
+    def rest(self) -> None:
+        """Forget answers; what they are made from stays."""
+        with self._lock:
+            self._cache.clear()
+            self._cached_bytes = 0
+
     def newest(self, db: Database, version: int, condition: Condition | None, limit: int) -> list[int]:
         """The first chunk of each of the `limit` newest files that have one which fulfils the condition."""
         found: list[int] = []

@@ -119,7 +119,13 @@ class VectorIndex:
     def accelerate(self, engines: Engines) -> None:
         """Let an engine serve, as soon as it has everything."""
         if self._accelerator is None:
-            self._accelerator = Accelerator(self._ledger, engines, self._matrix.rest)
+            self._accelerator = Accelerator(self._ledger, engines, self.rest)
+
+    def rest(self) -> None:
+        """Give back memory that only made searching and writing faster."""
+        self._matrix.rest()
+        self._filters.rest()
+        self._catalog.rest()
 
     def stop_accelerator(self) -> None:
         """End Chroma in good order; exact search serves from here on."""
@@ -293,7 +299,7 @@ class VectorIndex:
             exact_us = min(_ROW_US * GATHER_COST * len(kept.texts), exact_us)
         asking_us = _ASKING_US + _CANDIDATE_US * fetch
         delay_us = 1e6 * accelerator.delay_s(serving)
-        if exact_us <= delay_us or (kept is not None and exact_us <= asking_us + delay_us):
+        if exact_us <= asking_us + delay_us:
             return None
         most = max(_PENDING_LIMIT, size // _PENDING_SHARE)
         pending = self._ledger.outbox_ids(db, serving.index, most + 1)

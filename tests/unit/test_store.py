@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -19,6 +20,7 @@ from indexer.errors import FatalError, FileError, IndexerError
 from indexer.query import Any, In
 from indexer.store import FileUpdate, ModelKey, Store
 from indexer.store.catalog import MIGRATIONS, SCHEMA_VERSION, Database
+from indexer.store.matrix import Matrix
 
 DIM = 16
 MODEL = ModelKey("test-model", DIM)
@@ -428,3 +430,96 @@ def test_only_the_owner_can_read_the_library(store: Store) -> None:
     assert stat.S_IMODE(store._dir.stat().st_mode) == 0o700
     modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in store._dir.iterdir() if f.is_file()}
     assert set(modes.values()) == {0o600}, modes
+
+
+# --- the exact matrix -----------------------------------------------------------------------------
+
+
+def matrix_of(folder: Path, rows: np.ndarray) -> Matrix:
+    made = Matrix(folder / "rows.f32", "0" * 16, rows.shape[1])
+    made.put(range(len(rows)), rows)
+    made.enliven(range(len(rows)))
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 1023, 1024, 1025, 5000])
+def test_the_best_are_the_same_whether_rows_are_read_in_turn_or_picked(tmp_path: Path, count: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = rng.standard_normal((count, DIM)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    matrix = matrix_of(tmp_path, rows)
+    try:
+        query = rows[count // 2]
+        for share in (0.01, 0.3, 1.0):
+            among = np.flatnonzero(rng.random(count) < share)
+            expected = among[np.argsort(-(rows[among] @ query), kind="stable")][:7]
+            with matrix.reading():
+                view = matrix.view()
+                found = view.best(query, 7, among)
+                assert np.allclose(view.cosines(query, found), rows[expected] @ query, atol=1e-6)
+                assert np.allclose(view.cosines(query, among), rows[among] @ query, atol=1e-6)
+        with matrix.reading():
+            assert matrix.view().best(query, 1).tolist() == [count // 2]
+    finally:
+        matrix.close(good=False)
+
+
+def test_rows_outlive_growth_rest_and_closing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((9000, DIM)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    matrix = Matrix(tmp_path / "rows.f32", "0" * 16, DIM)
+    matrix.rest()  # nothing is mapped yet
+    for low in range(0, 9000, 1000):
+        with matrix.reading():
+            before = matrix.view()
+            matrix.put(range(low, low + 1000), rows[low : low + 1000])
+            matrix.enliven(range(low, low + 1000))
+            matrix.rest()
+            assert before.best(rows[low - 1], 1).tolist() == ([low - 1] if low else [])
+    with matrix.reading():
+        assert np.array_equal(matrix.view().rows(np.arange(9000)), rows)
+    matrix.close(good=True)
+    again = Matrix(tmp_path / "rows.f32", "0" * 16, DIM)
+    assert again.intact
+    again.enliven(range(9000))
+    with again.reading():
+        assert np.array_equal(again.view().rows(np.arange(9000)), rows)
+    again.close(good=True)
+
+
+def test_room_is_taken_where_the_system_cannot_reserve_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuses, raising=False)
+    rows = np.eye(DIM, dtype=np.float32)
+    matrix = matrix_of(tmp_path, rows)
+    with matrix.reading():
+        assert matrix.view().best(rows[3], 1).tolist() == [3]
+    file = tmp_path / "rows.f32"
+    assert file.stat().st_blocks * 512 >= file.stat().st_size > 1024 * 4 * DIM
+    matrix.close(good=False)
+
+
+def test_a_full_disk_is_said_when_room_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    matrix = Matrix(tmp_path / "rows.f32", "0" * 16, DIM)
+    with pytest.raises(OSError, match="No space"):
+        matrix.put([0], np.eye(1, DIM, dtype=np.float32))
+    matrix.close(good=False)
+
+
+def test_a_rest_costs_no_answer(store: Store) -> None:
+    put(store, update(f"{ROOT}/a", "one", "two"), update(f"{ROOT}/b/c", "three"))
+    before = found(store, "two", where=In(ROOT)), found(store, "three", where=In(f"{ROOT}/b"))
+    store.active.rest()
+    assert store._catalog._idle == []
+    assert (found(store, "two", where=In(ROOT)), found(store, "three", where=In(f"{ROOT}/b"))) == before
+    put(store, update(f"{ROOT}/d", "four"))
+    assert found(store, "four", 1)[0][0] == f"{ROOT}/d"
