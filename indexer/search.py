@@ -268,7 +268,9 @@ class Searcher(WordSearcher):
         query = await _aside(parse, request.query)
         where = _narrowed(query.where, request.folders)
         encoded = began
+        hits: tuple[api.Hit, ...] = ()
         said: dict[int, _Said] = {}
+        reranker: RerankThread | None = None
         if request.like is None and not query.texts:
             hits = await asyncio.to_thread(self._listed, where, request) if query.where else ()
         else:
@@ -289,12 +291,21 @@ class Searcher(WordSearcher):
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
             encoded = time.perf_counter()
-            hits, said = await asyncio.to_thread(self._hits, asked, where, request)
             looser = _narrowed(without_phrases(query.where), request.folders)
-            if not hits and looser != where:
-                hits, said = await asyncio.to_thread(self._hits, asked, looser, request)
-                if hits:
-                    query = msgspec.structs.replace(query, problems=(*query.problems, _NOT_TO_THE_LETTER))
+
+            def find() -> bool:
+                """All in one thread: beside other work, each way to another costs milliseconds."""
+                nonlocal hits, said, reranker
+                hits, said = self._hits(asked, where, request)
+                loosened = not hits and looser != where
+                if loosened:
+                    hits, said = self._hits(asked, looser, request)
+                if hits and query.texts and request.like is None and request.rerank is not False:
+                    reranker = self._reranker(request.rerank)
+                return loosened
+
+            if await asyncio.to_thread(find) and hits:
+                query = msgspec.structs.replace(query, problems=(*query.problems, _NOT_TO_THE_LETTER))
         result = api.SearchResult(
             id=request.id,
             hits=hits,
@@ -308,9 +319,6 @@ class Searcher(WordSearcher):
             took = (time.perf_counter() - began) * 1e3
             return msgspec.structs.replace(result, hits=hits, final=final, reranked=reranked, took_ms=took)
 
-        reranker = None
-        if hits and query.texts and request.like is None and request.rerank is not False:
-            reranker = await asyncio.to_thread(self._reranker, request.rerank)
         marking = request.mark and bool(said)
         yield msgspec.structs.replace(result, final=not marking and reranker is None)
         if marking:
