@@ -226,7 +226,7 @@ class Library:
             async for progress in installing:
                 yield progress
         if Path(request.reference).is_absolute():
-            await asyncio.to_thread(self._add_own, request.reference)
+            await asyncio.to_thread(self._add_own, self.models.choice_of(request.reference).reference)
 
     def _add_own(self, path: str) -> None:
         info_of(self.settings, ModelChoice(path))  # says what is wrong with it now, not when it is used
@@ -251,7 +251,8 @@ class Library:
                 )
                 raise IndexerError("The model is in use", what)
             servers = tuple(s for s in self.settings.servers if f"server:{s.name}" != reference)
-            own = tuple(path for path in self.settings.own_models if path != reference)
+            names = {reference, self.models.choice_of(reference).reference}
+            own = tuple(path for path in self.settings.own_models if path not in names)
             if (servers, own) != (self.settings.servers, self.settings.own_models):
                 self.put_settings(msgspec.structs.replace(self.settings, servers=servers, own_models=own))
             else:
