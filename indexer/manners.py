@@ -169,15 +169,17 @@ def step_back(pid: int | None = None, niceness: int = NICENESS) -> None:
 
     Args:
         pid: The process; None for this one.
-        niceness: On POSIX, added to the priority number it has.
+        niceness: On POSIX, added to the priority number it has; 0 leaves its part of the processor alone.
     """
     with contextlib.suppress(psutil.Error, OSError, ValueError):
         process = psutil.Process(pid)
         if sys.platform == "win32":
-            process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+            if niceness:
+                process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
             process.ionice(psutil.IOPRIO_LOW)
             return
-        process.nice(min(process.nice() + niceness, 19))
+        if niceness:
+            process.nice(min(process.nice() + niceness, 19))
         if sys.platform == "linux":
             process.ionice(psutil.IOPRIO_CLASS_BE, 7)
 

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from indexer.manners import step_back
 from indexer.store.engine import EngineError, Ids, Vectors
 from indexer.store.wire import (
     LENGTH,
@@ -97,6 +98,8 @@ class Child:
                 cwd=log_file.parent,
                 env=_environment(),
             )
+        # Its disk only: searches wait for its processor.
+        step_back(self._process.pid, niceness=0)
         self._on_end = on_end
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
