@@ -51,7 +51,7 @@ class Run:
 
 def measure(files: Files, data: Path) -> Run:
     """Index the files into a fresh library, then embed their passages with the same encoder."""
-    save_settings(data, Settings())
+    save_settings(data, Settings(speed="full"))  # whatever else this machine does
     library = Library(data)
     library.start()
     try:
