@@ -589,19 +589,23 @@ class Library:
         with self._changing:
             self.put_settings(msgspec.structs.replace(self.settings, paused=paused))
 
-    def put_settings(self, new: Settings) -> None:
+    def put_settings(self, new: Settings, base: Settings | None = None) -> None:
         """Store settings and follow them; changed ignore rules cause a sweep of every folder.
 
-        What a person wrote into the file meanwhile stays, except for what differs in `new`.
+        What a person wrote into the file meanwhile, or another client set, stays where `new` changes nothing.
+
+        Args:
+            new: What is wanted.
+            base: What they were when the change was begun; None for what holds now.
 
         Raises:
             IndexerError: They cannot be stored, or the file cannot be read any more; they are not followed.
         """
         with self._changing:
-            edited, _ = self._edited()
-            if edited is not None:
-                names = [n for n in new.__struct_fields__ if getattr(new, n) != getattr(self.settings, n)]
-                new = msgspec.structs.replace(edited, **{name: getattr(new, name) for name in names})
+            base = base or self.settings
+            names = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(base, name)]
+            present = self._edited()[0] or self.settings
+            new = msgspec.structs.replace(present, **{name: getattr(new, name) for name in names})
             if new.chroma.url:
                 check_chroma_server(new.chroma)
             try:

@@ -33,7 +33,7 @@ from indexer.client import ENDPOINT_FILE, LOCK_FILE
 from indexer.errors import FatalError, IndexerError
 from indexer.library import Library
 from indexer.query import complete
-from indexer.settings import private_folder
+from indexer.settings import Settings, private_folder
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class _Connection:
         self._channels: dict[str, int] = {}
         self._hung_up = False
         self.subscribed = False
+        self._settings: Settings | None = None  # as the client knows them
         self._last_status = b""
 
     async def run(self) -> None:
@@ -214,7 +215,8 @@ class _Connection:
             case api.GetSettings(id=i):
                 if self._server.started.is_set():
                     await run(library.follow_file)  # so that who changes them begins with what holds
-                await self.send(api.SettingsReply(id=i, settings=library.settings))
+                self._settings = library.settings
+                await self.send(api.SettingsReply(id=i, settings=self._settings))
             case api.GetPreview():
                 await self._server.started.wait()
                 # Apart from the threads that answer searches: a file may take minutes to be read.
@@ -230,7 +232,13 @@ class _Connection:
             case api.SetPaused(id=i, paused=paused):
                 await self._do(i, lambda: library.set_paused(paused))
             case api.PutSettings(id=i, settings=new):
-                await self._do(i, lambda: library.put_settings(new))
+                base = self._settings
+
+                def put() -> None:
+                    library.put_settings(new, base)
+                    self._settings = new
+
+                await self._do(i, put)
             case api.ListModels(id=i):
                 await self.send(api.Models(id=i, models=await run(library.list_models)))
             case api.InstallModel(id=i):

@@ -302,6 +302,41 @@ def test_what_a_person_writes_into_the_settings_file_stays(tmp_path: Path) -> No
         library.close()
 
 
+def test_a_client_sets_what_it_changed_and_nothing_else(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    try:
+        base = library.settings
+        library.put_settings(msgspec.structs.replace(base, max_file_mb=3))
+        library.put_settings(msgspec.structs.replace(base, unload_minutes=4.0), base)
+        assert settings.load(tmp_path) == Settings(max_file_mb=3, unload_minutes=4.0)
+        library.put_settings(base, msgspec.structs.replace(base, max_file_mb=3))
+        assert settings.load(tmp_path) == Settings(unload_minutes=4.0), "what is set back is a change, too"
+    finally:
+        library.close()
+
+
+def test_the_service_knows_what_each_client_saw(library: FakeLibrary) -> None:
+    put: list[tuple[Settings, Settings | None]] = []
+    library.settings = seen = Settings(max_file_mb=5)  # type: ignore[attr-defined]
+    library.put_settings = lambda new, base: put.append((new, base))  # type: ignore[attr-defined]
+
+    async def talk(peers: Peers) -> None:
+        one, other = await peers.connect(), await peers.connect()
+        await one.ask(api.GetSettings(id=1))
+        assert isinstance(await one.answer(), api.SettingsReply)
+        library.settings = Settings(max_file_mb=9)  # type: ignore[attr-defined]
+        for wire, size in ((one, 6), (one, 7), (other, 8)):
+            await wire.ask(api.PutSettings(id=2, settings=Settings(max_file_mb=size)))
+            assert isinstance(await wire.answer(), api.Done)
+
+    serve(library, talk)
+    assert put == [
+        (Settings(max_file_mb=6), seen),
+        (Settings(max_file_mb=7), Settings(max_file_mb=6)),
+        (Settings(max_file_mb=8), None),
+    ]
+
+
 def test_a_broken_edit_of_the_settings_is_told_and_never_overwritten(tmp_path: Path) -> None:
     library = Library(tmp_path)
     file = tmp_path / "settings.toml"
