@@ -45,6 +45,8 @@ _SMALL_DISK_SHARE = 0.1
 _ROOM_AGAIN = 1.25
 # From so many cores on, balanced speed leaves one of them alone.
 _MANY_CORES = 4
+# What the cores are divided by on battery and where others are busy.
+_FEWER = {"gentle": 4, "balanced": 2, "full": 2}
 # What extraction and the search index are given: behind everything that a person waits for.
 NICENESS = 10
 
@@ -116,26 +118,23 @@ def decide(settings: Settings, facts: Facts, before: Mood) -> tuple[Pace, Mood]:
     """
     mood = _mood(facts, before)
     most = settings.encoder_threads or facts.cores
-    half = max(1, facts.cores // 2)
+    easy = {
+        "gentle": Pace(threads=max(1, facts.cores // 2), share=0.5, extractors=1),
+        "balanced": Pace(threads=facts.cores - 1 if facts.cores >= _MANY_CORES else facts.cores),
+        "full": Pace(threads=most),
+    }
+    pace = easy[settings.speed]
     why: Reason = ""
-    if settings.speed != "full":
-        if facts.charge is not None:
-            why = "battery"
-        elif mood.crowded or facts.asked_s < ASKED_S:
-            why = "active"
-    elif mood.weak:
-        why = "battery"
-    match settings.speed, bool(why):
-        case "gentle", False:
-            pace = Pace(threads=half, share=0.5, extractors=1)
-        case "gentle", True:
-            pace = Pace(threads=1, share=0.25, extractors=1)
-        case "balanced", False:
-            pace = Pace(threads=facts.cores - 1 if facts.cores >= _MANY_CORES else facts.cores)
-        case "full", False:
-            pace = Pace(threads=most)
-        case _:
-            pace = Pace(threads=half, share=0.5, extractors=1)
+    if settings.speed == "full":
+        on_battery, crowded, asked = mood.weak, False, False
+    else:
+        on_battery, crowded, asked = facts.charge is not None, mood.crowded, facts.asked_s < ASKED_S
+    if on_battery or crowded or asked:
+        why = "battery" if on_battery else "active"
+        # Searches come and go. Changing the threads takes some engines a second, and a search itself is
+        # over sooner with all of them, so for its sake there are only breaks.
+        threads = max(1, facts.cores // _FEWER[settings.speed]) if on_battery or crowded else pace.threads
+        pace = Pace(threads=threads, share=pace.share / 2, extractors=1)
     if mood.full_disk:
         why = "disk"
     return pace._replace(threads=min(pace.threads, most), hold=mood.full_disk, why=why), mood

@@ -45,7 +45,7 @@ _OVERHEAD_TOKENS = 4
 # However slow a server, a change of the pace is followed after so long.
 _LONGEST_BREAK_S = 2.0
 # Changing the number of threads may take as long as a few searches; not while somebody types.
-_QUIET_S = 2.0
+_QUIET_S = 5.0
 
 _Result = TypeVar("_Result")
 _Lane = Literal["query", "urgent", "passage"]

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import psutil
@@ -29,7 +30,7 @@ from tests.bench.passages import make_library
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = ("how to merge two lists", "die Heizung im Keller", "数据整理成表格", "where settings are stored")
-SPEEDS = ("full", "balanced", "gentle")
+SPEEDS: tuple[Literal["full", "balanced", "gentle"], ...] = ("full", "balanced", "gentle")
 
 
 def main() -> None:
@@ -97,11 +98,11 @@ def _speeds(data: Path, folder: Path, seconds: float, rounds: int) -> None:
                 found[speed].append(_watch(client, own, seconds))
                 client.stop()
     _say(f"searches with nothing else to do: {_times(idle)}")
-    for speed, runs in found.items():
+    for name, runs in found.items():
         share = statistics.median(run[0] for run in runs)
         rate = statistics.median(run[1] for run in runs)
         searches = _times([one for run in runs for one in run[2]])
-        _say(f"{speed:9} {share:5.2f} processors, {rate:6.0f} tokens/s; searches beside it {searches}")
+        _say(f"{name:9} {share:5.2f} processors, {rate:6.0f} tokens/s; searches beside it {searches}")
 
 
 def _watch(client: IndexerClient, data: Path, seconds: float) -> tuple[float, float, list[float]]:
@@ -113,7 +114,7 @@ def _watch(client: IndexerClient, data: Path, seconds: float) -> tuple[float, fl
         time.sleep(1)
         rates.append(client.status().tokens_per_s)
     share = (_cpu_s(client.pid) - before) / (time.monotonic() - begun)
-    took = []
+    took: list[float] = []
     begun = time.monotonic()
     with IndexerClient(data, start=False, name="bench") as person:
         while time.monotonic() - begun < seconds:

@@ -50,15 +50,22 @@ def test_each_speed_takes_its_part_of_a_quiet_machine() -> None:
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
-        (QUIET._replace(charge=0.9), "battery"),
-        (QUIET._replace(asked_s=2.0), "active"),
-        (QUIET._replace(charge=0.9, asked_s=2.0), "battery"),
+        ([QUIET._replace(charge=0.9)], "battery"),
+        ([QUIET._replace(others=0.7)] * 5, "active"),
+        ([QUIET._replace(charge=0.9, asked_s=2.0)], "battery"),
     ],
 )
-def test_the_person_comes_first(facts: Facts, why: Reason) -> None:
-    assert pace(BALANCED, facts) == Pace(threads=4, share=0.5, extractors=1, why=why)
-    assert pace(GENTLE, facts) == Pace(threads=1, share=0.25, extractors=1, why=why)
-    assert pace(FULL, facts) == Pace(threads=8)
+def test_others_and_the_battery_come_first(facts: list[Facts], why: Reason) -> None:
+    assert paces(BALANCED, *facts)[-1] == Pace(threads=4, share=0.5, extractors=1, why=why)
+    assert paces(GENTLE, *facts)[-1] == Pace(threads=2, share=0.25, extractors=1, why=why)
+    assert paces(FULL, *facts)[-1] == Pace(threads=8)
+
+
+def test_for_a_search_there_are_breaks_and_no_other_threads() -> None:
+    asked = QUIET._replace(asked_s=2.0)
+    assert pace(BALANCED, asked) == Pace(threads=7, share=0.5, extractors=1, why="active")
+    assert pace(GENTLE, asked) == Pace(threads=4, share=0.25, extractors=1, why="active")
+    assert pace(FULL, asked) == Pace(threads=8)
 
 
 def test_full_speed_does_not_empty_the_battery() -> None:
