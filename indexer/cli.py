@@ -586,7 +586,10 @@ def _building(switch: api.SwitchStatus) -> str:
         case "loading":
             return f"Loading {name}, to build its index beside the one in use"
         case "waiting":
-            return f"The index of {name} waits at {far}: {_safe(switch.message)}"
+            return (
+                f"The index of {name} waits at {far}: {_safe(switch.message)} "
+                "(`dragoman models cancel` gives it up)"
+            )
         case "paused":
             return f"The index of {name} is paused at {far}"
     left = "" if switch.remaining_s is None else f", about {_duration(switch.remaining_s)} left"

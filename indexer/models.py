@@ -780,6 +780,9 @@ class _Side:
             log.exception("Building the index of %s failed", self.info.name)
             self._message = f"{type(error).__name__}. This is a fault in Dragoman; its log says more."
         self._samples.clear()
+        if not self._total:
+            have, lack, _ = self._models.store.model_counts(self.info.key)
+            self._done, self._total = have, have + lack
         if self._usable() is None:
             self._unload()  # loaded anew at the next try
         with self._wake:

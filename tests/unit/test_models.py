@@ -507,7 +507,7 @@ def test_a_model_that_is_built_and_gone_is_shown_and_can_be_cancelled(home: Home
     _built_and_gone(home)
     switch = home.models.switch
     assert switch is not None
-    assert switch.reference == "org/large"
+    assert (switch.reference, switch.total) == ("org/large", 150)
     assert "no such model" in switch.message
     error = elsewhere(lambda: home.models.searcher("org/large"))
     assert isinstance(error, IndexerError)
