@@ -87,6 +87,13 @@ class Chroma:
         return sorted(found)
 
 
+@pytest.fixture(autouse=True)
+def asks_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library as small as these would be searched exactly, which is quicker."""
+    monkeypatch.setattr("indexer.store.vectors._ASKING_US", 0.0)
+    monkeypatch.setattr("indexer.store.vectors._CANDIDATE_US", 0.0)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chroma]:
     chroma = Chroma(tmp_path_factory.mktemp("chroma"))

@@ -211,7 +211,7 @@ def test_a_damaged_folder_is_built_anew_while_exact_search_serves(
         assert agrees(store, "3 33")
         assert store.wait_accelerator(WAIT_S)
         assert (store.accelerator, store.notices(), generation(store)) == ("chroma", [], 2)
-        assert all(agrees(store, f"{n} {n}") for n in range(15))
+        assert np.mean([recall(store, f"{n} {n}") for n in range(15)]) > 0.97
         assert store.check() == []
         assert not (copy / "chroma" / "test-model-1").exists()
     finally:
