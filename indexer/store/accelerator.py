@@ -116,10 +116,12 @@ class Accelerator:
         try:
             return serving.engine.query(vector, k, min(patience_s, self._engines.patience_s))[0]
         except EngineError as error:
+            if busy and patience_s < self._engines.patience_s:
+                log.info("The search index is busy: %s", error)
+                return None
             log.warning("The search index did not answer a query: %s", error)
             with self._change:
-                # Else another has taken its place already, or the query was told not to wait.
-                if self._serving is serving and not (busy and patience_s < self._engines.patience_s):
+                if self._serving is serving:  # else another has taken its place already
                     self._slow_until = time.monotonic() + _SLOW_S
             return None
 
