@@ -210,8 +210,8 @@ class StatusStrip(QFrame):
                 return " – ".join((parts[0], self._slowed(status.slowed)))
             if status.remaining_s is not None and status.waiting:
                 parts.append(wording.remaining(status.remaining_s))
-            if status.slowed:
-                parts.append(self._slowed(status.slowed))
+            if slowed := self._slowed(status.slowed):
+                parts.append(slowed)
             return " – ".join(parts)
         if not status.files:
             return self.tr("No files yet")
