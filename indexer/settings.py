@@ -91,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         index_hidden: Whether files and folders whose name starts with a dot are indexed too.
         max_file_mb: Files larger than this many MiB are listed as skipped.
         extraction_workers: Child processes that read files; 0 lets the service choose.
-        extraction_deadline_s: Seconds one file may take before its child is killed.
+        extraction_deadline_s: Seconds one file may take before its child is killed; 5 more for each MiB.
         extraction_memory_mb: MiB of address space one extraction child may use.
         encoder_threads: CPU threads the encoder may use; 0 lets torch choose.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.

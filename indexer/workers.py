@@ -48,6 +48,8 @@ _START_DEADLINE_S = 60.0
 _RETIRE_AFTER_FILES = 5000
 _RETIRE_RSS_BYTES = 400 << 20
 _IDLE_S = 60.0
+# A book of plain text takes about one second a MiB to be cut on a machine that does nothing else.
+_SECONDS_A_MIB = 5.0
 _READ_BLOCK = 1 << 20
 
 
@@ -476,7 +478,7 @@ class WorkerPool:
             raise FatalError("Files cannot be read", message)
 
     def _converse(self, child: _Child, path: Path, job: _Job) -> _Answer:
-        deadline_s = self._settings.extraction_deadline_s
+        deadline_s = _deadline_s(self._settings.extraction_deadline_s, path)
         self._set_deadline(child, deadline_s)
         answer = child.ask(job)
         if isinstance(answer, _Prepared) and answer.pieces:
@@ -490,7 +492,7 @@ class WorkerPool:
             if self._closed:
                 raise _closed()
         if child.expired or child.returncode == -getattr(signal, "SIGALRM", 0):
-            message = f"Reading it took longer than {deadline_s:g} seconds and was stopped."
+            message = f"Reading it took longer than {deadline_s:.3g} seconds and was stopped."
             raise FileError(path, "Took too long", message)
         message = f"The process that read it ended ({epitaph}). The file may be damaged or made to do harm."
         raise CrashedError(path, "Crashed while being read", message)
@@ -755,7 +757,7 @@ def main() -> None:
         _send(answers, _Ready())
         while True:
             job = _job_decoder.decode(jobs.get())
-            _alarm(setup.deadline_s + 5)
+            _alarm(_deadline_s(setup.deadline_s, Path(os.fsdecode(job.path))) + 5)
             for frame in child.answer(job):
                 _write(answers, frame)
             _alarm(0)
@@ -769,6 +771,14 @@ def _confine(setup: _Setup) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):  # macOS refuses some values
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
+
+
+def _deadline_s(base_s: float, path: Path) -> float:
+    """How long a file may take: a large one more, as this runs behind everything else on the machine."""
+    try:
+        return base_s + path.lstat().st_size / 2**20 * _SECONDS_A_MIB
+    except OSError:
+        return base_s
 
 
 def _alarm(seconds: float) -> None:

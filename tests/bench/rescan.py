@@ -67,7 +67,7 @@ def main() -> None:
         work = Path(scratch)
         root = work / "files"
         make_tree(root, options.files)
-        save_settings(work / "data", Settings())
+        save_settings(work / "data", Settings(speed="full"))
         say(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {options.files:,} files")
         with opened(work) as library:
             begun, before = time.perf_counter(), library.encoder.tokens_embedded
