@@ -35,6 +35,8 @@ _SMALLEST_BUDGET = 256
 _CAUSAL = {"qwen3", "qwen2", "mistral", "llama"}
 # Their activations leave the range of float16 (https://huggingface.co/google/embeddinggemma-300m).
 _NOT_IN_FLOAT16 = {"gemma3_text", "gemma3", "gemma2", "t5", "mt5", "umt5"}
+# Of what a library says of a model that it cannot load; torch lists every weight.
+_LONGEST_REASON = 160
 _ENCODERS_OF = {"t5", "mt5", "umt5"}
 
 Loader = Callable[["torch.dtype"], Any]
@@ -428,10 +430,13 @@ def _load_mapped_bert(path: Path, config: dict[str, Any]) -> Any:
 
 def cannot_load(place: Path, error: Exception) -> FatalError:
     """What a person is told when a library refuses a model's files."""
+    reason = " ".join(str(error).split())
+    if len(reason) > _LONGEST_REASON:
+        reason = reason[:_LONGEST_REASON].rsplit(" ", 1)[0] + " ..."
     return FatalError(
         "The language model cannot be loaded",
-        f"{place}: {str(error)[:300]}. Remove it and install it again; "
-        "the bundled one is made again at the next start.",
+        f"{place}: {reason} Its files may be damaged, or may not belong together: get them again, or choose "
+        "another model. The bundled model is made anew once its folder is removed.",
     )
 
 
