@@ -231,7 +231,7 @@ class Governor:
         self._cores, self._logical = cores(), psutil.cpu_count() or 1
         self._asked_at = -math.inf
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = self._blind = False
         self._mood = Mood()
         self._pace = Pace()
         self._deciding = threading.Lock()
@@ -275,7 +275,15 @@ class Governor:
 
     def _decide(self) -> None:
         with self._deciding:
-            facts = self._look(time.monotonic() - self._asked_at)
+            try:
+                facts = self._look(time.monotonic() - self._asked_at)
+            except Exception:
+                # Not every system shows everything; indexing goes on as it did.
+                if not self._blind:
+                    log.exception("The machine cannot be looked at")
+                self._blind = True
+                return
+            self._blind = False
             pace, self._mood = decide(self._settings(), facts, self._mood)
             if pace == self._pace:
                 return

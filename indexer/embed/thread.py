@@ -558,9 +558,11 @@ def _with_state(status: EncoderStatus, state: Literal["loading", "resting"]) -> 
 def _give_memory_back() -> None:
     """Hand what the encoder took back to the system, after the last reference to it has gone."""
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    # Another thread may be in the middle of importing it.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None:
+        with contextlib.suppress(AttributeError, RuntimeError):
+            cuda.empty_cache()  # does nothing where it was never used
     if sys.platform == "linux":
         # glibc keeps what was freed for itself; musl and others have no such function and need none.
         with contextlib.suppress(OSError, AttributeError):

@@ -195,6 +195,19 @@ def test_a_question_is_noticed_at_once_and_so_are_settings(tmp_path: Path) -> No
     governor.stop()
 
 
+def test_a_machine_that_shows_nothing_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def look(asked_s: float) -> Facts:
+        raise OSError("no /proc here")
+
+    blind = Governor(Settings, tmp_path, look=look)
+    for _ in range(3):
+        blind.look_again()
+    assert blind.pace == Pace()
+    assert len([r for r in caplog.records if "cannot be looked at" in r.message]) == 1
+
+
 def test_the_real_machine_can_be_looked_at(tmp_path: Path) -> None:
     governor = Governor(Settings, tmp_path)
     governor.look_again()
