@@ -11,10 +11,12 @@ overwrites the old vector in place: neither the matrix nor Chroma grows with chu
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -367,6 +369,7 @@ class Catalog:
                     self._writer.pragma("shrink_memory")
             finally:
                 self._lock.release()
+        _trim()
 
     # --- transactions ----------------------------------------------------------------------
 
@@ -1176,6 +1179,14 @@ def _locator(locator: api.Locator) -> str:
         symbol = None if locator.symbol is None else _clean(locator.symbol)
         heading = tuple(map(_clean, locator.heading))
         return msgspec.json.encode(msgspec.structs.replace(locator, symbol=symbol, heading=heading)).decode()
+
+
+def _trim() -> None:
+    """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 @contextlib.contextmanager
