@@ -186,21 +186,44 @@ def step_back(pid: int | None = None, niceness: int = NICENESS) -> None:
 class _Others:
     """What other programs compute, from one look to the next.
 
-    Those with low priority, our children among them, are counted apart by the system where it knows of it,
-    and are nobody to give way to.
+    Those of low priority, children that read files among them, are counted apart by the system where it
+    knows of it, and are nobody to give way to.
     """
 
     def __init__(self) -> None:
-        self._before: tuple[float, float] | None = None
+        self._before: tuple[float, float, dict[int, float]] | None = None
 
     def share(self, at: float, cores: int) -> float:
         """Share of all cores since the last look; 0 at the first."""
-        all_of_it, own = psutil.cpu_times(), os.times()
-        used = all_of_it.user + all_of_it.system - own.user - own.system
-        before, self._before = self._before, (at, used)
+        everybody, own = psutil.cpu_times(), os.times()
+        used = everybody.user + everybody.system - own.user - own.system
+        children = _children_s()
+        before, self._before = self._before, (at, used, children)
         if before is None or at <= before[0]:
             return 0.0
-        return min(1.0, max(0.0, (used - before[1]) / (at - before[0]) / cores))
+        ours = sum(max(0.0, now - before[2].get(pid, 0.0)) for pid, now in children.items())
+        return min(1.0, max(0.0, (used - before[1] - ours) / (at - before[0]) / cores))
+
+
+def _children_s() -> dict[int, float]:
+    """Processor time of each child as far as it is counted among that of normal priority."""
+    found: dict[int, float] = {}
+    for pid in _children():
+        with contextlib.suppress(psutil.Error, OSError):
+            child = psutil.Process(pid)
+            times = child.cpu_times()
+            low = sys.platform != "win32" and child.nice() > 0
+            found[pid] = times.system + (0.0 if low else times.user)
+    return found
+
+
+def _children() -> list[int]:
+    try:
+        # A tenth of what psutil needs, which reads of every process whose child it is.
+        lists = [(task / "children").read_text() for task in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return [child.pid for child in psutil.Process().children()]
+    return [int(pid) for pids in lists for pid in pids.split()]
 
 
 class Governor:

@@ -195,6 +195,32 @@ def test_a_question_is_noticed_at_once_and_so_are_settings(tmp_path: Path) -> No
     governor.stop()
 
 
+def test_what_our_own_children_compute_is_nobody_elses() -> None:
+    burn = "import os\nwhile sum(os.times()[:2]) < 0.3: pass\nprint(flush=True); input()"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import os; os.nice({nice})\n{burn}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for nice in (0, 5)
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        counted = manners._children_s()
+        busy, low = (psutil.Process(child.pid).cpu_times() for child in children)
+        if psutil.Process().nice() <= 0:  # else these tests themselves have low priority, and so have both
+            assert counted[children[0].pid] == pytest.approx(busy.user + busy.system)
+        assert counted[children[1].pid] == pytest.approx(low.system)
+        assert low.user > 0
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+
+
 def test_a_machine_that_shows_nothing_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
