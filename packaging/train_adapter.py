@@ -34,8 +34,9 @@ from indexer.embed import bundled
 from indexer.embed.adapter import Factors, pack
 from indexer.embed.folder import TOKENIZER, ModelFolder
 from indexer.embed.space import LanguageSpace, compute_profile
+from indexer.embed.tokenized import batches
 from indexer.embed.tokens import clean, open_tokenizer
-from indexer.embed.transformer import TransformerEncoder, batches
+from indexer.embed.transformer import TransformerEncoder
 
 if TYPE_CHECKING:
     import torch
