@@ -862,3 +862,23 @@ def test_the_first_sweep_waits_for_the_watcher_but_not_for_ever(
     bench.pipeline.rescan(str(bench.root), when_watched=True)
     bench.rest()
     assert set(bench.known) == {"a.txt", "b.txt"}
+
+
+def test_the_catalog_tells_its_files_in_the_order_of_the_walk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sweep` reads both side by side; a file out of place would be taken for gone."""
+    monkeypatch.setattr("indexer.store.catalog._KNOWN_PAGE", 2)
+    bench.pipeline.start()
+    names = ["a.txt", "b/a.txt", "b-c.txt", "b.txt", "b/é.txt", "文/x.txt", "z.txt", "b/\udcff.txt"]
+    paths = [bench.write(name, name.encode("utf-8", "replace").decode()) for name in names]
+    bench.changed(*paths)
+    bench.rest()
+    root = str(bench.root)
+    told = list(bench.store.known(root, root))
+    assert [path for path, _, _ in told] == sorted(os.fsencode(path) for path in paths)
+    assert all((path.stat().st_size, path.stat().st_mtime_ns) in [row[1:] for row in told] for path in paths)
+    assert len(list(bench.store.known(root, f"{root}/b"))) == 3
+    assert [os.fsdecode(row[0]) for row in bench.store.known(root, str(paths[0]))] == [str(paths[0])]
+    assert list(real_sweep(bench.rules, told)) == []
+    assert list(bench.store.known("/elsewhere", root)) == []
