@@ -670,7 +670,7 @@ class Pipeline:
     def _next(self) -> _Job | None:
         """The file whose turn it is; large ones have none while LARGE_FILES of them are in hand."""
         heaps = [self._heap]
-        if sum(job.large for job in self._in_hand.values()) < LARGE_FILES:
+        if self._large_heap and sum(job.large for job in self._in_hand.values()) < LARGE_FILES:
             heaps.append(self._large_heap)
         for heap in heaps:
             while heap and self._pending.get(heap[0].path) is not heap[0]:
