@@ -2,7 +2,7 @@
 # PYTHON=...     another Python than the first of 3.11 or later on the PATH
 # TORCH=cpu      fetch torch from its makers' index, in the small build without a GPU's libraries
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e bench bench-relevance lock clean
+.PHONY: help run test lint unit e2e bench bench-speed bench-relevance lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ e2e: ## The whole program on a library of real documents in several languages (t
 bench: ## Measure against sentence-transformers in the same run; ARGS=--quick takes 3 minutes
 	@sh packaging/setup.sh bench
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+bench-speed: ## Measure speed and scale beside others, up to a million passages (hours); ARGS=--quick takes 10 minutes
+	@sh packaging/setup.sh bench
+	@sh packaging/bench_speed.sh $(ARGS)
 
 bench-relevance: ## Measure how well it finds, beside the usual ways; ARGS=--quick takes a fifth of the hours
 	@sh packaging/setup.sh run
