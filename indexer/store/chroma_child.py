@@ -45,7 +45,7 @@ _EF_SEARCH = 160
 # A damaged index makes Chroma write a sparse file of a terabyte and more.
 LARGEST_FILE = 32 << 30
 _LOCK_WAIT_S = 20.0
-_PAGE = 10_000
+_PAGE = 200_000  # Chroma walks over all that come before a page
 # Chroma rewrites its files after so many new vectors: this share of all, since that takes the longer the more
 # there are (0.1 s for 60,000, at every thousand a fifth of all writing), within bounds, since what is not in
 # the files yet is put into the graph again at every start and read at every write.
