@@ -231,7 +231,7 @@ class Bench:
         _note(f"{size:,}: filled")
         # The last ten thousand: first the catalog alone, then Chroma alone.
         self._store.active.stop_accelerator()
-        # Under new ids: one that had a vector before is moved within the graph, which takes three times as long.
+        # Under new ids: one that had a vector before is moved within the graph, which takes longer.
         with self._store._catalog.write() as (db, _):
             db.execute("DELETE FROM free_texts")
         last = size // BLOCK - self._blocks
