@@ -133,7 +133,8 @@ class Library:
         """Take note of a request: a person is there, and may be about to search."""
         if isinstance(request, api.Search | api.Complete | api.GetPreview):
             self.manners.asked()
-        if isinstance(request, api.Search | api.Complete | api.Subscribe):
+        # A search says itself whether it needs the model: filters and names do not.
+        if isinstance(request, api.Complete | api.Subscribe):
             self._expected = True
             with contextlib.suppress(FatalError):
                 self._live.encoder.expect()

@@ -554,8 +554,11 @@ class Models:
         live = self.live
         if not reference or _called(live.choice, live.info, reference):
             return live.searcher
-        with self._lock:
-            side = next((side for side in self._sides.values() if side.is_called(reference)), None)
+        side = self._side_called(reference)
+        if side is None:
+            # One that was active a moment ago is just being put aside.
+            self._await_leaving(reference)
+            side = self._side_called(reference)
         if side is not None:
             return side.searcher()
         for model in self.store.models():
@@ -565,6 +568,19 @@ class Models:
             "No index of that model",
             f"{reference} is neither used nor kept. Build it with `dragoman models use --keep`.",
         )
+
+    def _side_called(self, reference: str) -> _Side | None:
+        with self._lock:
+            return next((side for side in self._sides.values() if side.is_called(reference)), None)
+
+    def _await_leaving(self, reference: str) -> None:
+        """Wait, for `_OPEN_S` at most, until a model of that name has been put aside or forgotten."""
+        keys = {m.key for m in self.store.models() if _names(m.reference, m.name, m.key, reference)}
+        with self._lock:
+            leaving = [thread for key, thread in self._leaving if key in keys]
+        until = time.monotonic() + _OPEN_S
+        for thread in leaving:
+            thread.join(max(0.0, until - time.monotonic()))
 
     @property
     def switch(self) -> api.SwitchStatus | None:

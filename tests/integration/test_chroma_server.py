@@ -225,10 +225,12 @@ def test_killed_in_the_middle_of_writing(tmp_path: Path) -> None:
     chroma.start()
     store = opened(tmp_path / "library", ChromaServer(url=chroma.url))
     try:
-        fill(store, 0, 3000)
-        wait(lambda: store.accelerator == "exact")
+        filling = threading.Thread(target=fill, args=(store, 0, 3000))
+        filling.start()
+        wait(lambda: store.counts().chunks > 1000)
         chroma.kill()
         chroma.start()
+        filling.join()
         assert store.wait_accelerator(WAIT_S)
         right(store, range(0, 3000, 250))
         assert store.check() == []
