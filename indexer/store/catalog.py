@@ -11,17 +11,14 @@ overwrites the old vector in place: neither the matrix nor Chroma grows with chu
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
-import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import apsw
 import msgspec
@@ -31,9 +28,10 @@ import numpy.typing as npt
 from indexer import api
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
-from indexer.store import lexical
-from indexer.store.ledger import TEXT_BITS, TEXT_MASK, Ledger, numbers
+from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, errors, take_lock, trim
+from indexer.store.ledger import TEXT_BITS, Ledger, numbers
 from indexer.store.lexical import Lexicon
+from indexer.store.schema import QUESTIONS, TOUCHED, check_version, upgrade
 from indexer.store.types import (
     Counts,
     FileState,
@@ -49,8 +47,6 @@ log = logging.getLogger(__name__)
 
 Vector = npt.NDArray[np.float32]
 
-CATALOG_FILE = "catalog.sqlite"
-LOCK_FILE = "store.lock"
 KEEP_UNUSED_S = 3600.0
 # A large file takes hours on a slow machine; after a kill its first texts must still be there.
 KEEP_AHEAD_S = 86400.0
@@ -62,191 +58,7 @@ _PAGE = 1000
 _KNOWN_PAGE = 5000
 _FIRST_CHUNKS = 8
 
-MIGRATIONS = (
-    """
-    CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-    CREATE TABLE roots(
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        path BLOB NOT NULL UNIQUE,
-        online INTEGER NOT NULL DEFAULT 1
-    );
-    CREATE TABLE files(
-        id INTEGER PRIMARY KEY,
-        path BLOB NOT NULL UNIQUE,
-        root INTEGER NOT NULL REFERENCES roots(id),
-        size INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL,
-        content BLOB NOT NULL,
-        status TEXT NOT NULL CHECK(status IN ('indexed', 'failed', 'skipped')),
-        media TEXT,
-        code_language TEXT,
-        title TEXT NOT NULL DEFAULT '',
-        chunks INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE INDEX files_by_root ON files(root, status, size, chunks);
-    CREATE INDEX files_by_content ON files(content) WHERE status = 'indexed';
-    CREATE TABLE problems(
-        file INTEGER PRIMARY KEY REFERENCES files(id) ON DELETE CASCADE,
-        kind TEXT NOT NULL CHECK(kind IN ('failed', 'skipped')),
-        title TEXT NOT NULL,
-        message TEXT NOT NULL,
-        at REAL NOT NULL
-    );
-    CREATE INDEX problems_by_time ON problems(at);
-    CREATE TABLE texts(
-        id INTEGER PRIMARY KEY,
-        hash BLOB NOT NULL UNIQUE,
-        unused_since REAL
-    );
-    CREATE INDEX texts_unused ON texts(unused_since) WHERE unused_since IS NOT NULL;
-    CREATE TABLE free_texts(id INTEGER PRIMARY KEY);
-    CREATE TABLE chunks(
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        file INTEGER NOT NULL REFERENCES files(id) ON DELETE CASCADE,
-        slot INTEGER NOT NULL,
-        text_id INTEGER NOT NULL REFERENCES texts(id),
-        start INTEGER NOT NULL,
-        end INTEGER NOT NULL,
-        lang TEXT NOT NULL,
-        locator TEXT NOT NULL,
-        context TEXT NOT NULL,
-        text TEXT NOT NULL
-    );
-    CREATE INDEX chunks_by_file ON chunks(file, slot);
-    CREATE INDEX chunks_by_text ON chunks(text_id);
-    CREATE TABLE models(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL);
-    -- key: model << 32 | text; data: float16, little endian, as the encoder gave it
-    CREATE TABLE vectors(key INTEGER PRIMARY KEY, data BLOB NOT NULL);
-    CREATE TABLE indexes(
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        model INTEGER NOT NULL REFERENCES models(id),
-        generation INTEGER NOT NULL,
-        state TEXT NOT NULL CHECK(state IN ('building', 'active')),
-        UNIQUE(model, generation)
-    );
-    CREATE TABLE outbox(
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
-        text_id INTEGER NOT NULL,
-        UNIQUE(index_id, text_id)
-    );
-    """,
-    "ALTER TABLE roots ADD COLUMN device INTEGER;",
-    # What filters ask for. A name begins behind the last slash of the path, a suffix behind the last dot of
-    # the name; the one is computed when asked for, the other kept in its index.
-    """
-    ALTER TABLE files ADD COLUMN name TEXT GENERATED ALWAYS AS (
-        substr(CAST(path AS TEXT),
-            1 + length(rtrim(CAST(path AS TEXT), replace(CAST(path AS TEXT), '/', ''))))) VIRTUAL;
-    ALTER TABLE files ADD COLUMN suffix TEXT GENERATED ALWAYS AS (
-        CASE WHEN instr(name, '.') THEN
-            lower(substr(name, 1 + length(rtrim(name, replace(name, '.', ''))))) ELSE '' END) VIRTUAL;
-    CREATE INDEX files_by_suffix ON files(suffix);
-    CREATE INDEX files_by_kind ON files(media, code_language);
-    CREATE INDEX files_by_time ON files(mtime_ns, size);
-    CREATE INDEX chunks_by_place ON chunks(file, lang, text_id);
-    """,
-    lexical.TABLES,
-    # How a model is chosen and what it is for. A library from before had one model, the bundled one.
-    """
-    ALTER TABLE models ADD COLUMN reference TEXT NOT NULL DEFAULT '';
-    ALTER TABLE models ADD COLUMN dimensions INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE models ADD COLUMN name TEXT NOT NULL DEFAULT '';
-    ALTER TABLE models ADD COLUMN role TEXT NOT NULL DEFAULT ''
-        CHECK(role IN ('', 'active', 'building', 'kept'));
-    ALTER TABLE models ADD COLUMN keep INTEGER NOT NULL DEFAULT 0;
-    """,
-)
-SCHEMA_VERSION = len(MIGRATIONS)
-
-# What a write transaction touched, for its end. Triggers note the files, so that no statement can forget to.
-_TOUCHED = """
-    CREATE TEMP TABLE touched(id INTEGER PRIMARY KEY);
-    CREATE TEMP TABLE touched_files(id INTEGER PRIMARY KEY);
-    CREATE TEMP TRIGGER file_came AFTER INSERT ON main.files
-        BEGIN INSERT OR IGNORE INTO touched_files VALUES(new.id); END;
-    CREATE TEMP TRIGGER file_changed AFTER UPDATE OF path, root, status, title ON main.files
-        WHEN (old.path, old.root, old.status, old.title) != (new.path, new.root, new.status, new.title)
-        BEGIN INSERT OR IGNORE INTO touched_files VALUES(new.id); END;
-    CREATE TEMP TRIGGER file_went AFTER DELETE ON main.files
-        BEGIN INSERT OR IGNORE INTO touched_files VALUES(old.id); END;
-"""
-
-_QUESTIONS = (
-    (
-        "chunks whose text is unknown",
-        "SELECT count(*) FROM chunks WHERE text_id NOT IN (SELECT id FROM texts)",
-    ),
-    ("chunks of no file", "SELECT count(*) FROM chunks WHERE file NOT IN (SELECT id FROM files)"),
-    (
-        "chunks of files that are not indexed",
-        "SELECT count(*) FROM chunks JOIN files ON files.id = file WHERE status != 'indexed'",
-    ),
-    (
-        "files with gaps or doubles in their chunks",
-        "SELECT count(*) FROM (SELECT files.chunks AS stated, count(DISTINCT slot) AS slots,"
-        " count(slot) AS rows, coalesce(max(slot) + 1, 0) AS top"
-        " FROM files LEFT JOIN chunks ON chunks.file = files.id GROUP BY files.id)"
-        " WHERE stated != slots OR stated != rows OR stated != top",
-    ),
-    (
-        "problems of indexed files",
-        "SELECT count(*) FROM problems JOIN files ON files.id = file WHERE status != kind",
-    ),
-    (
-        "problem files without a reason",
-        "SELECT count(*) FROM files WHERE status != 'indexed' AND id NOT IN (SELECT file FROM problems)",
-    ),
-    (
-        "texts wrongly marked as used or unused",
-        "SELECT count(*) FROM texts"
-        " WHERE (unused_since IS NULL) != EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)",
-    ),
-    (
-        "texts in use without their words",
-        "SELECT count(*) FROM texts"
-        " WHERE unused_since IS NULL AND id NOT IN (SELECT id FROM text_terms_docsize)",
-    ),
-    (
-        "words of no text",
-        "SELECT count(*) FROM text_terms_docsize WHERE id NOT IN (SELECT id FROM texts)",
-    ),
-    (
-        "indexed files without the words of their names",
-        "SELECT count(*) FROM files"
-        " WHERE status = 'indexed' AND id NOT IN (SELECT id FROM file_terms_docsize)",
-    ),
-    (
-        "words of names of no indexed file",
-        "SELECT count(*) FROM file_terms_docsize"
-        " WHERE id NOT IN (SELECT id FROM files WHERE status = 'indexed')",
-    ),
-    ("texts that are free and taken", "SELECT count(*) FROM texts WHERE id IN (SELECT id FROM free_texts)"),
-    (
-        "vectors of no text",
-        f"SELECT count(*) FROM vectors WHERE key & {TEXT_MASK} NOT IN (SELECT id FROM texts)",
-    ),
-    (
-        "vectors of the wrong length",
-        "SELECT count(*) FROM vectors LEFT JOIN models ON models.id = vectors.key >> 32"
-        " WHERE length(data) IS NOT 2 * dim",
-    ),
-    (
-        "outbox entries without a vector",
-        "SELECT count(*) FROM outbox JOIN indexes ON indexes.id = index_id"
-        " WHERE (model << 32 | text_id) NOT IN (SELECT key FROM vectors)",
-    ),
-)
-
 _locator_decoder = msgspec.json.Decoder(api.Locator)
-
-
-class Database(apsw.Connection):
-    """A connection whose answers come as lists of rows."""
-
-    def ask(self, query: str, args: Sequence[Any] = ()) -> list[Any]:
-        """All rows of one query."""
-        return self.execute(query, args).fetchall()
 
 
 class Change:
@@ -286,9 +98,9 @@ class Catalog:
         self._roots: list[RootState] | None = None
         self._version = 0
         self.lexicon = Lexicon(self.read)
-        self._owner = _take_lock(data_dir / LOCK_FILE)
+        self._owner = take_lock(data_dir / LOCK_FILE)
         try:
-            with _errors():
+            with errors():
                 self._writer = self._open_writer()
         except BaseException:
             self._owner.close()
@@ -303,28 +115,15 @@ class Catalog:
             for name in (self._file.name, self._file.name + "-wal", self._file.name + "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     (self._file.parent / name).chmod(0o600)
-            found = cast(int, db.pragma("user_version"))
-            if found > SCHEMA_VERSION:
-                db.close()
-                raise FatalError(
-                    "The library was made by a newer Dragoman",
-                    f"{self._file} has version {found}, this program knows up to {SCHEMA_VERSION}. "
-                    "Upgrade Dragoman, or choose another data folder.",
-                )
+            check_version(db, self._file)
             db.pragma("journal_mode", "wal")
             db.pragma("synchronous", "full")
             db.pragma("foreign_keys", True)
             db.pragma("temp_store", "memory")
             db.pragma("cache_size", -32000)
             db.pragma("journal_size_limit", 64 << 20)
-            for version in range(found, SCHEMA_VERSION):
-                with db:
-                    db.execute(MIGRATIONS[version])
-                    if version == 0:
-                        identity = [("identity", secrets.token_hex(8)), ("clean", 1)]
-                        db.executemany("INSERT INTO meta VALUES(?, ?)", identity)
-                    db.pragma("user_version", version + 1)
-            db.execute(_TOUCHED)
+            upgrade(db)
+            db.execute(TOUCHED)
             self.lexicon.fill(db)
             self.lexicon.load(db)
             rows = dict(db.ask("SELECT key, value FROM meta"))
@@ -351,7 +150,7 @@ class Catalog:
                 db.close()
             self._idle.clear()
             try:
-                with _errors():
+                with errors():
                     self._writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
             finally:
                 self._writer.close()
@@ -369,7 +168,7 @@ class Catalog:
                     self._writer.pragma("shrink_memory")
             finally:
                 self._lock.release()
-        _trim()
+        trim()
 
     # --- transactions ----------------------------------------------------------------------
 
@@ -387,7 +186,7 @@ class Catalog:
             self._reading += 1
             db = self._idle.pop() if self._idle else None
         try:
-            with _errors():
+            with errors():
                 if db is None:
                     db = Database(str(self._file), flags=apsw.SQLITE_OPEN_READWRITE)
                     db.set_busy_timeout(5000)
@@ -437,7 +236,7 @@ class Catalog:
             db, change = self._writer, Change()
             self._change = change
             try:
-                with _errors():
+                with errors():
                     db.execute("BEGIN IMMEDIATE")
                     try:
                         yield db, change
@@ -1138,7 +937,7 @@ class Catalog:
                 f"table {table} refers to a missing row of {parent}"
                 for table, _, parent, _ in db.ask("PRAGMA foreign_key_check")
             )
-            for words, query in _QUESTIONS:
+            for words, query in QUESTIONS:
                 number = db.ask(query)[0][0]
                 if number:
                     found.append(f"{words}: {number}")
@@ -1179,62 +978,3 @@ def _locator(locator: api.Locator) -> str:
         symbol = None if locator.symbol is None else _clean(locator.symbol)
         heading = tuple(map(_clean, locator.heading))
         return msgspec.json.encode(msgspec.structs.replace(locator, symbol=symbol, heading=heading)).decode()
-
-
-def _trim() -> None:
-    """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-        if trim is not None:
-            trim(0)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """SQLite's errors in a person's words."""
-    try:
-        yield
-    except apsw.FullError as error:
-        raise IndexerError(
-            "The disk is full", "The library could not be written; nothing was lost. Make room on the disk."
-        ) from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise FatalError(
-            "The catalog is damaged",
-            f"{error}. Move catalog.sqlite away; Dragoman will index your folders again.",
-        ) from error
-    except (
-        apsw.IOError,
-        apsw.CantOpenError,
-        apsw.ReadOnlyError,
-        apsw.BusyError,
-        apsw.PermissionsError,
-    ) as error:
-        raise IndexerError(
-            "The library cannot be read or written", f"{error}. Check the disk that holds the data folder."
-        ) from error
-
-
-def _take_lock(file: Path) -> IO[bytes]:
-    """Own the data folder until the returned file is closed or the process ends.
-
-    Raises:
-        FatalError: Another service owns it.
-    """
-    handle = file.open("ab")
-    file.chmod(0o600)
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise FatalError(
-            "The library is in use", f"Another Dragoman service works on {file.parent}. Stop it first."
-        ) from error
-    return handle

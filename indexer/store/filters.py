@@ -25,7 +25,7 @@ from indexer.query import Condition, Facts
 from indexer.store import lexical
 
 if TYPE_CHECKING:
-    from indexer.store.catalog import Database
+    from indexer.store.database import Database
 
 Ids = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.bool_]

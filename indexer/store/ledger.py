@@ -15,7 +15,8 @@ import numpy.typing as npt
 from indexer.store.types import ModelKey
 
 if TYPE_CHECKING:
-    from indexer.store.catalog import Catalog, Change, Database
+    from indexer.store.catalog import Catalog, Change
+    from indexer.store.database import Database
 
 Vector = npt.NDArray[np.float32]
 

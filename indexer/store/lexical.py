@@ -27,7 +27,7 @@ from indexer.analysis import PREFIX, QueryTerm, phrase_forms, terms
 from indexer.errors import IndexerError
 
 if TYPE_CHECKING:
-    from indexer.store.catalog import Database
+    from indexer.store.database import Database
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from indexer.embed.space import LanguageSpace
 from indexer.errors import IndexerError
 from indexer.query import Condition
 from indexer.store.accelerator import Accelerator
-from indexer.store.catalog import Catalog, Change, Database
+from indexer.store.catalog import Catalog, Change
+from indexer.store.database import Database
 from indexer.store.engine import Engines
 from indexer.store.filters import Filters, Selection
 from indexer.store.ledger import Ledger, Vector, unit_rows

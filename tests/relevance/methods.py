@@ -32,7 +32,7 @@ from indexer.embed.thread import EncoderThread
 from indexer.search import Searcher
 from indexer.settings import Settings
 from indexer.store import ModelKey, Store
-from indexer.store.catalog import CATALOG_FILE
+from indexer.store.database import CATALOG_FILE
 from tests.relevance.product import Indexed
 from tests.relevance.scores import DEPTH
 

@@ -19,8 +19,9 @@ from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.query import Any, In
 from indexer.store import FileUpdate, ModelKey, Store
-from indexer.store.catalog import MIGRATIONS, SCHEMA_VERSION, Database
+from indexer.store.database import Database
 from indexer.store.matrix import Matrix
+from indexer.store.schema import MIGRATIONS, SCHEMA_VERSION
 
 DIM = 16
 MODEL = ModelKey("test-model", DIM)

@@ -31,7 +31,8 @@ from indexer.query import (
     parse,
 )
 from indexer.store import FileUpdate, ModelKey, Store, filters
-from indexer.store.catalog import MIGRATIONS, Database
+from indexer.store.database import Database
+from indexer.store.schema import MIGRATIONS
 
 DIM = 16
 MODEL = ModelKey("test-model", DIM)

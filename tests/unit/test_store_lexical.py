@@ -15,8 +15,9 @@ from indexer.api import Locator
 from indexer.document import Chunk
 from indexer.errors import FileError
 from indexer.store import FileUpdate, ModelKey, Store
-from indexer.store.catalog import MIGRATIONS, SCHEMA_VERSION, Database
+from indexer.store.database import Database
 from indexer.store.lexical import TABLES, phrase
+from indexer.store.schema import MIGRATIONS, SCHEMA_VERSION
 
 ROOT = "/library"
 VECTOR = np.ones(4, np.float32)

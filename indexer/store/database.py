@@ -1,0 +1,85 @@
+"""SQLite itself: connections, its errors in a person's words, and who owns a data folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import apsw
+
+from indexer.errors import FatalError, IndexerError
+
+CATALOG_FILE = "catalog.sqlite"
+LOCK_FILE = "store.lock"
+
+
+class Database(apsw.Connection):
+    """A connection whose answers come as lists of rows."""
+
+    def ask(self, query: str, args: Sequence[Any] = ()) -> list[Any]:
+        """All rows of one query."""
+        return self.execute(query, args).fetchall()
+
+
+def trim() -> None:
+    """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloctrim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """SQLite's errors in a person's words."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise IndexerError(
+            "The disk is full", "The library could not be written; nothing was lost. Make room on the disk."
+        ) from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise FatalError(
+            "The catalog is damaged",
+            f"{error}. Move catalog.sqlite away; Dragoman will index your folders again.",
+        ) from error
+    except (
+        apsw.IOError,
+        apsw.CantOpenError,
+        apsw.ReadOnlyError,
+        apsw.BusyError,
+        apsw.PermissionsError,
+    ) as error:
+        raise IndexerError(
+            "The library cannot be read or written", f"{error}. Check the disk that holds the data folder."
+        ) from error
+
+
+def take_lock(file: Path) -> IO[bytes]:
+    """Own the data folder until the returned file is closed or the process ends.
+
+    Raises:
+        FatalError: Another service owns it.
+    """
+    handle = file.open("ab")
+    file.chmod(0o600)
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise FatalError(
+            "The library is in use", f"Another Dragoman service works on {file.parent}. Stop it first."
+        ) from error
+    return handle
