@@ -14,7 +14,9 @@ stage() {
     types) "$bin/mypy" ;;
     layers) "$bin/lint-imports" ;;
     unit) "$bin/python" -m pytest -q tests/unit ;;
-    integration) "$bin/python" -m pytest -q --durations=10 tests/integration ;;
+    # Two at a time: these tests wait for processes and servers half of the time. A file stays together, for
+    # what its tests share.
+    integration) "$bin/python" -m pytest -q -n 2 --dist loadfile --durations=10 tests/integration ;;
     end2end) "$bin/python" -m pytest -q --timeout=1800 tests/end2end ;;
     *)
         echo "no stage '$1'"
