@@ -83,7 +83,7 @@ class Library:
         self.killing = threading.Event()
         self._number = 0
         self._texts = [
-            path.read_text(encoding="utf-8")
+            path.read_text(encoding="utf-8", errors="replace")
             for path in sorted(SAMPLE.rglob("*"))
             if path.suffix in {".md", ".txt", ".py", ".rs", ".html"}
         ]
