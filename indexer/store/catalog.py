@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import apsw
 import msgspec
@@ -28,10 +28,20 @@ import numpy.typing as npt
 from indexer import api
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
-from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, errors, take_lock, trim
+from indexer.store.database import (
+    CATALOG_FILE,
+    DAMAGED,
+    LOCK_FILE,
+    Database,
+    errors,
+    rewritten,
+    synced,
+    take_lock,
+    trim,
+)
 from indexer.store.ledger import TEXT_BITS, Ledger, numbers
 from indexer.store.lexical import Lexicon
-from indexer.store.schema import QUESTIONS, TOUCHED, check_version, upgrade
+from indexer.store.schema import QUESTIONS, TOUCHED, check_version, stain, upgrade
 from indexer.store.types import (
     Counts,
     FileState,
@@ -57,6 +67,8 @@ _PUT_CHUNK = (
 _PAGE = 1000
 _KNOWN_PAGE = 5000
 _FIRST_CHUNKS = 8
+_MERGE_PAGES = 500
+_READERS_S = 60.0
 
 _locator_decoder = msgspec.json.Decoder(api.Locator)
 
@@ -78,6 +90,18 @@ class Change:
         self.dead: list[int] = []
         self.freed: list[int] = []
         self.queued: set[int] = set()
+
+
+class Residue(NamedTuple):
+    """What was deleted and may still have traces in the file.
+
+    Attributes:
+        since: The oldest of it, seconds since the epoch.
+        hurry: Whether a person asked for it.
+    """
+
+    since: float
+    hurry: bool
 
 
 class Catalog:
@@ -110,32 +134,44 @@ class Catalog:
 
     def _open_writer(self) -> Database:
         try:
-            db = Database(str(self._file))
+            db = self._connect_writer()
+            rows = dict(db.ask("SELECT key, value FROM meta"))
+            self.identity = str(rows["identity"])
+            self.was_clean = bool(rows["clean"])
+            self.lexicon.fill(db)
+            self.lexicon.load(db)
+            if self.was_clean:
+                db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+            rewritten(self._file).unlink(missing_ok=True)  # what an earlier process did not finish
+        except (apsw.NotADBError, apsw.CorruptError, KeyError) as error:
+            raise FatalError(
+                DAMAGED,
+                f"{self._file} cannot be read ({error}). `dragoman check --repair` saves what can be saved.",
+            ) from error
+        return db
+
+    def _connect_writer(self) -> Database:
+        db = Database(str(self._file))
+        try:
             db.set_busy_timeout(5000)
             for name in (self._file.name, self._file.name + "-wal", self._file.name + "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     (self._file.parent / name).chmod(0o600)
             check_version(db, self._file)
             db.pragma("journal_mode", "wal")
+            # A commit is on the disk when it returns: with less, a power cut takes back what was said to be done.
             db.pragma("synchronous", "full")
             db.pragma("foreign_keys", True)
             db.pragma("temp_store", "memory")
             db.pragma("cache_size", -32000)
             db.pragma("journal_size_limit", 64 << 20)
+            # What is deleted is overwritten with zeros; see `scrub` for what that leaves.
+            db.pragma("secure_delete", True)
             upgrade(db)
             db.execute(TOUCHED)
-            self.lexicon.fill(db)
-            self.lexicon.load(db)
-            rows = dict(db.ask("SELECT key, value FROM meta"))
-            self.identity = str(rows["identity"])
-            self.was_clean = bool(rows["clean"])
-            if self.was_clean:
-                db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
-        except (apsw.NotADBError, apsw.CorruptError, KeyError) as error:
-            raise FatalError(
-                "The catalog is damaged",
-                f"{self._file} cannot be read ({error}). Move it away; your folders will be indexed again.",
-            ) from error
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def close(self) -> None:
@@ -214,6 +250,15 @@ class Catalog:
                         self._idle.append(db)
                 self._pool_lock.notify_all()
 
+    def _keep(self, version: int, name: str, value: object) -> None:
+        """Remember an answer until something changes; not worth waiting for a writer."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if version == self._version:
+                    setattr(self, name, value)
+            finally:
+                self._lock.release()
+
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """No other thread writes during this block."""
@@ -272,6 +317,8 @@ class Catalog:
         change.live = [row[0] for row in live]
         db.execute("DELETE FROM touched")
         self.lexicon.put_files(db, [row[0] for row in db.ask("DELETE FROM touched_files RETURNING id")])
+        if change.dead:
+            stain(db)
 
     # --- models and texts ------------------------------------------------------------------
 
@@ -378,7 +425,7 @@ class Catalog:
                 raise ValueError(f"no vector for the text with hash {text_hash.hex()}")
             change = self._change
             assert change is not None  # only ever called inside write()
-            self.active.put(db, change, text_id, vector)
+            self.active.put(db, change, text_id, text_hash, vector)
         db.execute("INSERT OR IGNORE INTO touched VALUES(?)", (text_id,))
         return text_id
 
@@ -452,8 +499,16 @@ class Catalog:
         """Ids of all texts that some chunk uses."""
         return numbers(db, "SELECT id FROM texts WHERE unused_since IS NULL")
 
-    def collect(self, older_than_s: float = KEEP_UNUSED_S, limit: int = 5000) -> int:
-        """Forget texts that no chunk has used for a while; returns how many."""
+    def collect(
+        self, older_than_s: float = KEEP_UNUSED_S, limit: int = 5000, *, scrubbed: bool = False
+    ) -> int:
+        """Forget texts that no chunk has used for a while; returns how many.
+
+        Args:
+            older_than_s: How long, in seconds.
+            limit: At most so many, which is a matter of a second.
+            scrubbed: Whether `scrub` follows in any case.
+        """
         with self.write() as (db, change):
             rows = db.ask(
                 "SELECT id FROM texts WHERE unused_since <= ? LIMIT ?", (time.time() - older_than_s, limit)
@@ -471,7 +526,109 @@ class Catalog:
                 "INSERT INTO free_texts VALUES(?)",
             ):
                 db.executemany(statement, ((t,) for t in change.freed))
+            if rows and not scrubbed:
+                stain(db)
         return len(rows)
+
+    # --- forgetting ------------------------------------------------------------------------
+
+    def residue(self) -> Residue | None:
+        """What was deleted and may still have traces in the file; None when nothing has."""
+        with self.read() as db:
+            marks = dict(db.ask("SELECT key, value FROM meta WHERE key IN ('residue', 'scrubbing', 'hurry')"))
+        since = [float(marks[key]) for key in ("residue", "scrubbing") if key in marks]
+        return Residue(min(since), "hurry" in marks) if since else None
+
+    def hurry(self) -> None:
+        """A person removed something: its traces are not to wait for their time."""
+        with self.write() as (db, _):
+            stain(db)
+            db.execute("INSERT OR REPLACE INTO meta VALUES('hurry', ?)", (time.time(),))
+
+    def scrub(self, *, everything: bool, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Leave nothing in the file of what was deleted: not in free pages, not in the index of words.
+
+        Searching goes on; writing waits while the file is written anew, which takes about as long as copying
+        it. The new file takes the place of the old one in one step.
+
+        Args:
+            everything: Whether texts out of use go too that are kept for a while, for files that were moved.
+            stop: Asked now and then whether to leave it for another time.
+
+        Returns:
+            Whether it was done.
+
+        Raises:
+            IndexerError: The disk is full, or somebody reads for very long; it is to be tried again.
+        """
+        with self.write() as (db, _):
+            db.execute(
+                "INSERT OR IGNORE INTO meta SELECT 'scrubbing', min(value) FROM meta WHERE key = 'residue'"
+                " HAVING count(*)"
+            )
+            hurried = db.ask("SELECT value FROM meta WHERE key = 'hurry'")
+            db.execute("DELETE FROM meta WHERE key = 'residue'")
+        while self.collect(0.0 if everything else KEEP_UNUSED_S, scrubbed=True):
+            if stop():
+                return False
+        for table in ("text_terms", "file_terms"):
+            pages, grown = -_MERGE_PAGES, 2
+            while grown >= 2:
+                # FTS5 marks what is deleted and leaves it out when it merges: https://sqlite.org/fts5.html
+                with self.write() as (db, _):
+                    before = db.total_changes()
+                    db.execute(f"INSERT INTO {table}({table}, rank) VALUES('merge', ?)", (pages,))
+                    grown = db.total_changes() - before
+                pages = _MERGE_PAGES
+                if stop():
+                    return False
+        self.rewrite()
+        with self.write() as (db, _):
+            db.execute("DELETE FROM meta WHERE key = 'scrubbing'")
+            db.executemany("DELETE FROM meta WHERE key = 'hurry' AND value = ?", hurried)
+        return True
+
+    def rewrite(self) -> None:
+        """Write the file anew, without what is free or left over in it; see `scrub` for what else it says."""
+        new = rewritten(self._file)
+        with self._lock:
+            if self._closed:
+                raise FatalError("The library is closed", "The service is ending; start it again.")
+            with errors():
+                new.unlink(missing_ok=True)
+                new.touch(mode=0o600)
+                try:
+                    self._writer.execute("VACUUM INTO ?", (str(new),))
+                    synced(new)
+                    self._take_over(new)
+                finally:
+                    new.unlink(missing_ok=True)
+
+    def _take_over(self, new: Path) -> None:
+        """Put a file in the place of the catalog's; whoever reads is waited for, nobody waits for us."""
+        # So that closing has nothing left to do.
+        self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        with self._pool_lock:
+            if not self._pool_lock.wait_for(lambda: not self._reading, _READERS_S):
+                raise IndexerError(
+                    "The library is busy", "Its file could not be replaced. It is tried again."
+                )
+            for db in self._idle:
+                db.close()
+            self._idle.clear()
+            self._writer.close()
+            try:
+                # The last one who closes a database removes its log. With a log beside it, the new file would
+                # be taken for the one that the log belongs to.
+                if not self._file.with_name(self._file.name + "-wal").exists():
+                    synced(self._file.parent)
+                    new.replace(self._file)
+                    synced(self._file.parent)
+                else:
+                    raise IndexerError("The library is busy", "Another program reads its file.")
+            finally:
+                self._writer = self._connect_writer()
+                self._version += 1
 
     # --- index generations -----------------------------------------------------------------
 
@@ -536,9 +693,7 @@ class Catalog:
             )
             for path, online, device, files, chunks, size, problems in rows
         ]
-        with self._lock:
-            if version == self._version:
-                self._roots = states
+        self._keep(version, "_roots", states)
         return list(states)
 
     @staticmethod
@@ -560,9 +715,7 @@ class Catalog:
             failed=by.get("failed", (0, 0))[0],
             skipped=by.get("skipped", (0, 0))[0],
         )
-        with self._lock:
-            if version == self._version:
-                self._counts = counts
+        self._keep(version, "_counts", counts)
         return counts
 
     # --- files: reading --------------------------------------------------------------------

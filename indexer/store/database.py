@@ -18,6 +18,10 @@ CATALOG_FILE = "catalog.sqlite"
 LOCK_FILE = "store.lock"
 
 
+# Title of the error that `dragoman check --repair` can do something about.
+DAMAGED = "The catalog is damaged"
+
+
 class Database(apsw.Connection):
     """A connection whose answers come as lists of rows."""
 
@@ -44,10 +48,7 @@ def errors() -> Iterator[None]:
             "The disk is full", "The library could not be written; nothing was lost. Make room on the disk."
         ) from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise FatalError(
-            "The catalog is damaged",
-            f"{error}. Move catalog.sqlite away; Dragoman will index your folders again.",
-        ) from error
+        raise FatalError(DAMAGED, f"{error}. `dragoman check --repair` saves what can be saved.") from error
     except (
         apsw.IOError,
         apsw.CantOpenError,
@@ -58,6 +59,26 @@ def errors() -> Iterator[None]:
         raise IndexerError(
             "The library cannot be read or written", f"{error}. Check the disk that holds the data folder."
         ) from error
+
+
+def rewritten(file: Path) -> Path:
+    """Where a database is written anew before it takes the place of `file`."""
+    return file.with_name(file.name + ".new")
+
+
+def synced(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    if os.name == "nt" and path.is_dir():
+        return  # not possible there, and not needed: https://bugs.python.org/issue30095
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def take_lock(file: Path) -> IO[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,7 +124,7 @@ class Ledger:
             rows = db.ask(query, (after, self._key(0), limit))
         return [PendingText(number, text_hash, text or "") for number, text_hash, text in rows]
 
-    def put(self, db: Database, change: Change, text_id: int, vector: Vector) -> None:
+    def put(self, db: Database, change: Change, text_id: int, text_hash: bytes, vector: Vector) -> None:
         """Store a text's vector, float32 (dim,), inside a write transaction.
 
         Raises:
@@ -134,7 +135,11 @@ class Ledger:
         half = np.asarray(vector, dtype="<f2")
         if not np.isfinite(half).all() or not half.any():
             raise ValueError("a vector that is zero or not finite")
-        db.execute("INSERT INTO vectors VALUES(?, ?)", (self._key(text_id), half.tobytes()))
+        data = half.tobytes()
+        db.execute(
+            "INSERT INTO vectors(key, data, crc) VALUES(?, ?, ?)",
+            (self._key(text_id), data, checksum(text_hash, data)),
+        )
         db.execute(
             "INSERT OR REPLACE INTO outbox(index_id, text_id) SELECT id, ? FROM indexes WHERE model = ?",
             (text_id, self.number),
@@ -156,7 +161,7 @@ class Ledger:
             for text, vector in zip(texts, vectors, strict=True):
                 same = db.ask("SELECT 1 FROM texts WHERE id = ? AND hash = ?", (text.id, text.hash))
                 if same and not self.has(db, text.id):
-                    self.put(db, change, text.id, vector)
+                    self.put(db, change, text.id, text.hash, vector)
                     stored += 1
         return stored
 
@@ -329,6 +334,11 @@ class Ledger:
     def collect(self) -> int:
         """As `Catalog.collect`."""
         return self._catalog.collect()
+
+
+def checksum(text_hash: bytes, data: bytes) -> int:
+    """CRC-32 over a text's hash and its vector as stored, so that a vector of another text shows too."""
+    return zlib.crc32(data, zlib.crc32(text_hash))
 
 
 def numbers(db: Database, query: str, args: Sequence[Any] = ()) -> npt.NDArray[np.int64]:

@@ -209,7 +209,7 @@ class Bench:
                     db.execute("INSERT INTO texts VALUES(?, ?, 1, 'en')", (text_id, chunk.text_hash))
                     db.execute("INSERT INTO touched VALUES(?)", (text_id,))
                     catalog.lexicon._place(text_id, "en")
-                    ledger.put(db, change, text_id, vector)
+                    ledger.put(db, change, text_id, chunk.text_hash, vector)
                     db.execute(
                         "INSERT INTO chunks(file, slot, text_id, start, end, lang, locator, context, text)"
                         " VALUES(?, ?, ?, ?, ?, 'en', '{}', '', ?)",
