@@ -2,7 +2,7 @@
 # PYTHON=...     another Python than the first of 3.11 or later on the PATH
 # TORCH=cpu      fetch torch from its makers' index, in the small build without a GPU's libraries
 .DEFAULT_GOAL := help
-.PHONY: help run test lint unit e2e bench bench-speed bench-relevance lock clean
+.PHONY: help run test lint unit e2e bench bench-speed bench-relevance soak lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,10 @@ bench-speed: ## Measure speed and scale beside others, up to a million passages 
 bench-relevance: ## Measure how well it finds, beside the usual ways; ARGS=--quick takes a fifth of the hours
 	@sh packaging/setup.sh run
 	@.venv/bin/python -m tests.relevance $(ARGS)
+
+soak: ## Changes, searches, kills and a full disk, then a comparison with a fresh index; ARGS="--minutes 20 --seed 1"
+	@sh packaging/setup.sh run
+	@.venv/bin/python -m tests.end2end.soak $(ARGS)
 
 lock: ## Write constraints.txt anew from pyproject.toml
 	@# Not brought up to date first: that would fail where old pins and new requirements do not fit.

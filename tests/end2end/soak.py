@@ -91,7 +91,12 @@ class Library:
     # Files -------------------------------------------------------------------------------------------
 
     def all(self) -> list[Path]:
-        return sorted(path for path in self.files.rglob("*") if path.is_file() and not path.is_symlink())
+        """Ordinary files, without the giants, which a copy would make real."""
+        return sorted(
+            path
+            for path in self.files.rglob("*")
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 10_000_000
+        )
 
     def some(self) -> Path | None:
         return self.rng.choice(found) if (found := self.all()) else None
