@@ -68,6 +68,7 @@ class Accelerator:
         self._stopping = False
         self._work = True
         self._alive: dict[object, Engine | None] = {}  # what this session began, until it ends it
+        self._compacting = False  # it was asked for
         self._gone = False  # one of them ended by itself
         self._opening: Engine | None = None
         self._serving: Serving | None = None
@@ -151,6 +152,22 @@ class Accelerator:
         except EngineError as error:
             log.warning("The search index did not list its ids: %s", error)
             return None
+
+    def held(self, ids: Ids) -> tuple[Ids, Vector] | None:
+        """What the serving generation has under some of its ids; None when none serves."""
+        serving = self._serving
+        try:
+            return None if serving is None else serving.engine.vectors(ids)
+        except EngineError as error:
+            log.warning("The search index did not give vectors: %s", error)
+            return None
+
+    def compact(self) -> None:
+        """Fill a new generation beside the one that serves: nothing is left of what was deleted."""
+        with self._change:
+            self._compacting = self._work = True
+            self._drained = False
+            self._change.notify_all()
 
     def stop(self) -> None:
         """End the engine in good order and the thread with it."""
@@ -358,6 +375,10 @@ class Accelerator:
                 continue
             if current.index.state == "building":
                 current, beside = self._take_over(current, beside), None
+            if self._compacting:
+                self._compacting = False
+                current, beside = self._build_beside(current), current
+                continue
             with self._change:
                 if not self._work:
                     self._drained = True

@@ -159,7 +159,7 @@ class Catalog:
                     (self._file.parent / name).chmod(0o600)
             check_version(db, self._file)
             db.pragma("journal_mode", "wal")
-            # A commit is on the disk when it returns: with less, a power cut takes back what was said to be done.
+            # A commit is on the disk when it returns: with less, a power cut would take it back.
             db.pragma("synchronous", "full")
             db.pragma("foreign_keys", True)
             db.pragma("temp_store", "memory")

@@ -28,6 +28,7 @@ from indexer.store.wire import (
     Answer,
     Close,
     Done,
+    Fetch,
     Found,
     Open,
     Opened,
@@ -201,6 +202,13 @@ class Child:
         answer = self.ask(AllIds, _OPEN_S)
         assert isinstance(answer, Found)
         return np.frombuffer(answer.ids, np.int64)
+
+    def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """The vectors that Chroma has under these ids."""
+        answer = self.ask(lambda n: Fetch(n, ids.tobytes()), _OPEN_S)
+        assert isinstance(answer, Found)
+        found = np.frombuffer(answer.ids, np.int64)
+        return found, np.frombuffer(answer.distances, np.float32).reshape(len(found), -1 if len(found) else 0)
 
     def close(self) -> bool:
         """End in good order; False when it had to be killed."""

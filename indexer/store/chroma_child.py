@@ -27,6 +27,7 @@ from indexer.store.wire import (
     AllIds,
     Answer,
     Done,
+    Fetch,
     Found,
     Open,
     Opened,
@@ -104,6 +105,9 @@ class Holder(Protocol):
 
     def all_ids(self, request: AllIds) -> Found:
         """Every id."""
+
+    def fetch(self, request: Fetch) -> Found:
+        """What is held of some ids."""
 
     def close(self) -> None:
         """Put the folder to rest."""
@@ -195,6 +199,11 @@ class _Folder:
             ids.extend(page)
         return found(request.id, ids, [])
 
+    def fetch(self, request: Fetch) -> Found:
+        wanted = [str(number) for number in np.frombuffer(request.ids, np.int64).tolist()]
+        answer = self._collection.get(ids=wanted, include=["embeddings"])
+        return found(request.id, answer["ids"], answer["embeddings"])
+
     def close(self) -> None:
         self._client.close()
 
@@ -279,6 +288,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes], open_folder: Callable[[Open]
                 answer = folder.query(request)
             elif isinstance(request, AllIds):
                 answer = folder.all_ids(request)
+            elif isinstance(request, Fetch):
+                answer = folder.fetch(request)
             else:
                 folder.close()
                 folder = None

@@ -195,6 +195,18 @@ class _Connection:
             if not ids:
                 return np.array(found, np.int64)
 
+    def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """The vectors that the server has under these ids."""
+        wanted = [str(number) for number in ids.tolist()]
+        answer = self._ask("POST", self._mine("/get"), {"ids": wanted, "include": ["embeddings"]})
+        try:
+            found = np.array([int(number) for number in answer["ids"]], np.int64)
+            return found, np.array(answer["embeddings"], np.float32).reshape(
+                len(found), -1 if len(found) else 0
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange() from error
+
     def close(self) -> bool:
         """Hang up; the server keeps what it acknowledged."""
         self.kill()

@@ -65,6 +65,12 @@ class Engine(Protocol):
     def all_ids(self) -> Ids:
         """Every id there is, in any order."""
 
+    def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """What is held of these, in any order, with their vectors (n, dim); what is not there is left out.
+
+        At most `Engines.most` at a time.
+        """
+
     def close(self) -> bool:
         """Put everything to rest; False when that could not be done in good order."""
 

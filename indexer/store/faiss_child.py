@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.store.chroma_child import found, main, take
-from indexer.store.wire import AllIds, Found, Open, Query, Upsert
+from indexer.store.wire import AllIds, Fetch, Found, Open, Query, Upsert
 
 LINKS = 24
 EF_CONSTRUCTION = 128
@@ -186,6 +186,11 @@ class Faiss:
     def all_ids(self, request: AllIds) -> Found:
         """Every id."""
         return found(request.id, list(self._places), [])
+
+    def fetch(self, request: Fetch) -> Found:
+        """What is held of some ids."""
+        ids = [n for n in np.frombuffer(request.ids, np.int64).tolist() if n in self._places]
+        return found(request.id, ids, [self._index.reconstruct(self._places[n]) for n in ids])
 
     def close(self) -> None:
         """Put the folder to rest."""

@@ -108,8 +108,8 @@ MIGRATIONS = (
         CHECK(role IN ('', 'active', 'building', 'kept'));
     ALTER TABLE models ADD COLUMN keep INTEGER NOT NULL DEFAULT 0;
     """,
-    # A disk may give back other bytes than it was given, without saying so: `ledger.checksum` of the vector, NULL
-    # for those from before, which get theirs in the background. Texts have their hash already.
+    # A disk may give back other bytes than it was given, without saying so: `ledger.checksum` of the vector.
+    # NULL for those from before, which get theirs in the background. Texts have their hash already.
     "ALTER TABLE vectors ADD COLUMN crc INTEGER;",
 )
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -47,6 +47,13 @@ class AllIds(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
+class Fetch(msgspec.Struct, frozen=True, tag=True):
+    """The vectors under ids (int64). Answered with `Found`, vectors (row after row) as distances."""
+
+    id: int
+    ids: bytes
+
+
 class Close(msgspec.Struct, frozen=True, tag=True):
     """Close the folder and end. Answered with `Done` when the folder is at rest."""
 
@@ -81,7 +88,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Request = Open | Upsert | Query | AllIds | Close
+Request = Open | Upsert | Query | AllIds | Fetch | Close
 Answer = Opened | Found | Done | Refused
 
 
