@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import apsw
 import msgspec
@@ -67,7 +67,6 @@ _PUT_CHUNK = (
 _PAGE = 1000
 _KNOWN_PAGE = 5000
 _FIRST_CHUNKS = 8
-_MERGE_PAGES = 500
 _READERS_S = 60.0
 
 _locator_decoder = msgspec.json.Decoder(api.Locator)
@@ -92,18 +91,6 @@ class Change:
         self.queued: set[int] = set()
 
 
-class Residue(NamedTuple):
-    """What was deleted and may still have traces in the file.
-
-    Attributes:
-        since: The oldest of it, seconds since the epoch.
-        hurry: Whether a person asked for it.
-    """
-
-    since: float
-    hurry: bool
-
-
 class Catalog:
     """The database, its one writer and its pool of readers. Every method may be called from any thread."""
 
@@ -121,6 +108,7 @@ class Catalog:
         self._counts: Counts | None = None
         self._roots: list[RootState] | None = None
         self._version = 0
+        self._rewriting = False
         self.lexicon = Lexicon(self.read)
         self._owner = take_lock(data_dir / LOCK_FILE)
         try:
@@ -165,7 +153,7 @@ class Catalog:
             db.pragma("temp_store", "memory")
             db.pragma("cache_size", -32000)
             db.pragma("journal_size_limit", 64 << 20)
-            # What is deleted is overwritten with zeros; see `scrub` for what that leaves.
+            # What is deleted is overwritten with zeros; see `Traces` for what that leaves.
             db.pragma("secure_delete", True)
             upgrade(db)
             db.execute(TOUCHED)
@@ -507,7 +495,7 @@ class Catalog:
         Args:
             older_than_s: How long, in seconds.
             limit: At most so many, which is a matter of a second.
-            scrubbed: Whether `scrub` follows in any case.
+            scrubbed: Whether `Traces.scrub` follows in any case.
         """
         with self.write() as (db, change):
             rows = db.ask(
@@ -526,70 +514,27 @@ class Catalog:
                 "INSERT INTO free_texts VALUES(?)",
             ):
                 db.executemany(statement, ((t,) for t in change.freed))
-            if rows and not scrubbed:
-                stain(db)
+            if rows:
+                db.execute("INSERT OR IGNORE INTO meta VALUES('index residue', unixepoch('subsec'))")
+                if not scrubbed:
+                    stain(db)
         return len(rows)
 
-    # --- forgetting ------------------------------------------------------------------------
+    # --- writing the file anew --------------------------------------------------------------
 
-    def residue(self) -> Residue | None:
-        """What was deleted and may still have traces in the file; None when nothing has."""
-        with self.read() as db:
-            marks = dict(db.ask("SELECT key, value FROM meta WHERE key IN ('residue', 'scrubbing', 'hurry')"))
-        since = [float(marks[key]) for key in ("residue", "scrubbing") if key in marks]
-        return Residue(min(since), "hurry" in marks) if since else None
+    def interrupt(self) -> None:
+        """Break off `rewrite`, which then raises `IndexerError`."""
+        if self._rewriting:
+            self._writer.interrupt()
 
-    def hurry(self) -> None:
-        """A person removed something: its traces are not to wait for their time."""
-        with self.write() as (db, _):
-            stain(db)
-            db.execute("INSERT OR REPLACE INTO meta VALUES('hurry', ?)", (time.time(),))
+    def rewrite(self) -> None:
+        """Write the file anew, without what is free or left over in it.
 
-    def scrub(self, *, everything: bool, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Leave nothing in the file of what was deleted: not in free pages, not in the index of words.
-
-        Searching goes on; writing waits while the file is written anew, which takes about as long as copying
-        it. The new file takes the place of the old one in one step.
-
-        Args:
-            everything: Whether texts out of use go too that are kept for a while, for files that were moved.
-            stop: Asked now and then whether to leave it for another time.
-
-        Returns:
-            Whether it was done.
+        Searching goes on; writing waits, about as long as copying the file takes. It is replaced in one step.
 
         Raises:
             IndexerError: The disk is full, or somebody reads for very long; it is to be tried again.
         """
-        with self.write() as (db, _):
-            db.execute(
-                "INSERT OR IGNORE INTO meta SELECT 'scrubbing', min(value) FROM meta WHERE key = 'residue'"
-                " HAVING count(*)"
-            )
-            hurried = db.ask("SELECT value FROM meta WHERE key = 'hurry'")
-            db.execute("DELETE FROM meta WHERE key = 'residue'")
-        while self.collect(0.0 if everything else KEEP_UNUSED_S, scrubbed=True):
-            if stop():
-                return False
-        for table in ("text_terms", "file_terms"):
-            pages, grown = -_MERGE_PAGES, 2
-            while grown >= 2:
-                # FTS5 marks what is deleted and leaves it out when it merges: https://sqlite.org/fts5.html
-                with self.write() as (db, _):
-                    before = db.total_changes()
-                    db.execute(f"INSERT INTO {table}({table}, rank) VALUES('merge', ?)", (pages,))
-                    grown = db.total_changes() - before
-                pages = _MERGE_PAGES
-                if stop():
-                    return False
-        self.rewrite()
-        with self.write() as (db, _):
-            db.execute("DELETE FROM meta WHERE key = 'scrubbing'")
-            db.executemany("DELETE FROM meta WHERE key = 'hurry' AND value = ?", hurried)
-        return True
-
-    def rewrite(self) -> None:
-        """Write the file anew, without what is free or left over in it; see `scrub` for what else it says."""
         new = rewritten(self._file)
         with self._lock:
             if self._closed:
@@ -597,11 +542,15 @@ class Catalog:
             with errors():
                 new.unlink(missing_ok=True)
                 new.touch(mode=0o600)
+                self._rewriting = True
                 try:
                     self._writer.execute("VACUUM INTO ?", (str(new),))
                     synced(new)
                     self._take_over(new)
+                except apsw.InterruptError as error:
+                    raise IndexerError("Interrupted", "The service is ending.") from error
                 finally:
+                    self._rewriting = False
                     new.unlink(missing_ok=True)
 
     def _take_over(self, new: Path) -> None:
@@ -660,12 +609,14 @@ class Catalog:
             db.execute("INSERT OR IGNORE INTO roots(path) VALUES(?)", (os.fsencode(path),))
 
     def remove_root(self, path: str) -> None:
-        """Forget a folder and all files that were indexed for it."""
+        """Forget a folder and all files that were indexed for it; the traces are erased soon."""
         with self.write() as (db, _):
             root = self._root(db, path)
             if root is not None:
                 self._remove(db, "root = ?", (root,))
                 db.execute("DELETE FROM roots WHERE id = ?", (root,))
+                stain(db)
+                db.execute("INSERT OR REPLACE INTO meta VALUES('hurry', ?)", (time.time(),))
 
     def set_online(self, path: str, online: bool, device: int | None = None) -> None:
         """Note whether a folder is there now and, where it is known, on which device."""

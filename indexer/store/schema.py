@@ -110,7 +110,10 @@ MIGRATIONS = (
     """,
     # A disk may give back other bytes than it was given, without saying so: `ledger.checksum` of the vector.
     # NULL for those from before, which get theirs in the background. Texts have their hash already.
-    "ALTER TABLE vectors ADD COLUMN crc INTEGER;",
+    """
+    ALTER TABLE vectors ADD COLUMN crc INTEGER;
+    INSERT INTO meta SELECT 'unsummed', -1 WHERE EXISTS(SELECT 1 FROM vectors);
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

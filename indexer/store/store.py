@@ -25,6 +25,7 @@ from indexer.store.chroma_server import ServerChroma
 from indexer.store.chroma_server import check as check_server
 from indexer.store.engine import EngineError, Engines
 from indexer.store.filters import Filters
+from indexer.store.keeper import Keeper
 from indexer.store.ledger import Vector
 from indexer.store.lexical import Lexical, Scored
 from indexer.store.types import (
@@ -80,6 +81,7 @@ class Store:
         self._catalog = Catalog(self._dir)
         self._catalog.before_commit = self._before_commit
         self._catalog.after_commit = self._after_commit
+        self._keeper = Keeper(self._catalog, self)
 
     # --- models ----------------------------------------------------------------------------
 
@@ -101,6 +103,7 @@ class Store:
             self._active = index
         if self._use_chroma:
             index.accelerate(self._engines(index.model.key))
+        self._keeper.start()
         return index
 
     def _engines(self, key: str) -> Engines:
@@ -236,6 +239,7 @@ class Store:
 
     def close(self) -> None:
         """End in good order. Later calls of other methods raise `FatalError`."""
+        self._keeper.stop()
         for index in self._indexes:
             index.stop_accelerator()
         with self._catalog.quiet():
@@ -260,8 +264,36 @@ class Store:
         self._catalog.add_root(path)
 
     def remove_root(self, path: str) -> None:
-        """Forget a folder and everything that was indexed for it."""
+        """Forget a folder and everything that was indexed for it; see `forget_soon`."""
         self._catalog.remove_root(path)
+        self._keeper.hurry()
+
+    # --- forgetting ------------------------------------------------------------------------
+
+    def forget_soon(self) -> None:
+        """What is removed now and in the next minutes is erased to the last trace soon, not within a day."""
+        self._keeper.hurry()
+
+    @property
+    def forgetting(self) -> bool:
+        """Whether traces of what a person removed are just being erased from the disk."""
+        return self._keeper.busy
+
+    def forget_closed(self) -> None:
+        """Delete the mirrors of models that are not open: they are made again when they are wanted."""
+        with self._catalog.quiet():
+            kept = {index.file for index in self._indexes}
+            for file in self._dir.glob("vectors-*.f32"):
+                if file not in kept:
+                    file.unlink(missing_ok=True)
+
+    def compact(self) -> int | None:
+        """Have the accelerator of the active model begin a generation without what was deleted."""
+        return None if self._active is None else self._active.compact()
+
+    def compacted(self, generation: int) -> bool:
+        """Whether that generation serves, and nothing is left of those before it."""
+        return self._active is None or self._active.compacted(generation)
 
     def roots(self) -> list[RootState]:
         """The folders of the library, in order of path."""
@@ -500,7 +532,7 @@ class Store:
 
     def notices(self) -> list[api.Notice]:
         """What a person should know about the index just now."""
-        return [] if self._active is None else self._active.notices()
+        return [*([] if self._active is None else self._active.notices()), *self._keeper.notices()]
 
     def wait_accelerator(self, timeout: float) -> bool:
         """Wait until Chroma serves and has everything; False when it does not within `timeout` seconds."""

@@ -134,6 +134,20 @@ class VectorIndex:
         if accelerator is not None:
             accelerator.stop()
 
+    def compact(self) -> int | None:
+        """Have the accelerator begin a generation without what was deleted; its number, None without one."""
+        if self._accelerator is None:
+            return None
+        before = self._ledger.index()
+        self._accelerator.compact()
+        return 1 + (0 if before is None else before.generation)
+
+    def compacted(self, generation: int) -> bool:
+        """Whether that generation (or a later one) serves, and nothing is left of those before it."""
+        index = self._ledger.index()
+        done = index is not None and index.generation >= generation and index.state == "active"
+        return self._accelerator is None or (done and self.served_by == "chroma")
+
     def close(self) -> None:
         """End in good order; nobody searches any more."""
         self.stop_accelerator()
