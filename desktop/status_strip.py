@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QPainter, QPaintEvent, QPalette
+from PySide6.QtGui import QActionGroup, QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -33,6 +33,7 @@ class StatusStrip(QFrame):
     """
 
     pause_wanted = Signal(bool)
+    speed_wanted = Signal(str)
     models_wanted = Signal()
     cancel_wanted = Signal()
     problems_wanted = Signal()
@@ -77,11 +78,45 @@ class StatusStrip(QFrame):
         row.addWidget(self.pause)
         row.addWidget(self.text)
         row.addWidget(self.current, 1)
+        row.addWidget(self._speed_button())
         row.addWidget(self.index)
         row.addWidget(self.encoder)
         row.addWidget(self.problems)
         self._row.setMinimumHeight(self.pause.sizeHint().height() + 8)
         self.show_waiting()
+
+    def _speed_button(self) -> QPushButton:
+        """How much of the machine indexing may take, to see and to choose while it works."""
+        self.speed = QPushButton()
+        self.speed.setObjectName("speedButton")
+        self.speed.setProperty("link", True)
+        self.speed.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.speed.setToolTip(self.tr("How much of the computer indexing may take"))
+        self._speed_names = {
+            "gentle": self.tr("Gentle"),
+            "balanced": self.tr("Balanced"),
+            "full": self.tr("Full speed"),
+        }
+        menu = QMenu(self.speed)
+        menu.setObjectName("speedMenu")
+        self._speed_choices = QActionGroup(menu)
+        for speed, name in self._speed_names.items():
+            choice = menu.addAction(name)
+            choice.setObjectName(f"stripSpeed-{speed}")
+            choice.setCheckable(True)
+            choice.setData(speed)
+            self._speed_choices.addAction(choice)
+        self._speed_choices.triggered.connect(lambda choice: self.speed_wanted.emit(choice.data()))
+        self.speed.setMenu(menu)
+        return self.speed
+
+    def _show_speed(self, status: api.Status) -> None:
+        name = self._speed_names.get(status.speed, status.speed)
+        self.speed.setText(name)
+        self.speed.setAccessibleName(self.tr("Speed of indexing: %1").replace("%1", name))
+        for choice in self._speed_choices.actions():
+            choice.setChecked(choice.data() == status.speed)
+        self.speed.setVisible(status.state in ("scanning", "indexing") and status.waiting > 0)
 
     def _switch_row(self) -> QWidget:
         """The index that is being built, above everything else; hidden while there is none."""
@@ -116,7 +151,7 @@ class StatusStrip(QFrame):
         """The service is not there (yet)."""
         self._status = None
         self.text.setText(self.tr("Starting the search service…"))
-        for widget in (self.pause, self.index, self.encoder, self.problems, self.switch):
+        for widget in (self.pause, self.speed, self.index, self.encoder, self.problems, self.switch):
             widget.hide()
         self.current.setText("")
         self.update()
@@ -144,6 +179,7 @@ class StatusStrip(QFrame):
             self.tr("Searches are complete; they may take a little longer until the index is ready.")
         )
         self.index.setVisible(status.index != "chroma" and status.state not in ("starting", "failed"))
+        self._show_speed(status)
         self._show_encoder(status.encoder)
         self._show_switch(status, label)
         count = status.failed

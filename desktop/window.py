@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import msgspec
 from PySide6.QtCore import QByteArray, QEvent, QObject, QPoint, QSettings, QSize, Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QAction,
@@ -247,7 +248,8 @@ class MainWindow(QWidget):
             self.chip, self.better_button, self.compare_button, self.results, self.weak_button,
             self.compare.choice, self.compare.results,
             self.preview.open_button, self.preview.reveal_button, self.preview.copy_button,
-            self.strip.switch_more, self.strip.pause, self.strip.encoder, self.strip.problems,
+            self.strip.switch_more, self.strip.pause, self.strip.speed, self.strip.encoder,
+            self.strip.problems,
         ]  # fmt: skip
         for before, after in itertools.pairwise(order):
             QWidget.setTabOrder(before, after)
@@ -281,6 +283,7 @@ class MainWindow(QWidget):
         self.home.sample_wanted.connect(self._add_sample)
         self.home.question_chosen.connect(self._ask_question)
         self.strip.pause_wanted.connect(self._pause)
+        self.strip.speed_wanted.connect(self._set_speed)
         self.strip.problems_wanted.connect(lambda: self.show_library(1))
         self.strip.models_wanted.connect(self.show_models)
         self.strip.cancel_wanted.connect(self._ask_cancel_switch)
@@ -1042,6 +1045,19 @@ class MainWindow(QWidget):
 
     def _pause(self, paused: bool) -> None:
         self._connection.request(api.SetPaused(id=0, paused=paused), lambda _: None)
+
+    def _set_speed(self, speed: str) -> None:
+        def put(reply: api.Reply) -> None:
+            if isinstance(reply, api.SettingsReply):
+                chosen = msgspec.structs.replace(reply.settings, speed=speed)
+                self._connection.request(
+                    api.PutSettings(id=0, settings=chosen), lambda _: None, self._speed_not_set
+                )
+
+        self._connection.request(api.GetSettings(id=0), put, self._speed_not_set)
+
+    def _speed_not_set(self, reply: api.Failed) -> None:
+        self._warn("notice", reply.title, reply.message)
 
     def _warn(
         self,

@@ -232,6 +232,27 @@ class Notice(_Value, frozen=True, kw_only=True):
     message: str
 
 
+class Difference(_Value, frozen=True, kw_only=True):
+    """One way in which the parts of a library differ from one another, or from the files.
+
+    Attributes:
+        part: What was compared: the ``files``, the ``catalog``, the index of ``words``, the ``vectors``, the
+            exact ``matrix`` of them, the search ``index`` (Chroma), or ``leftovers`` in the data folder.
+        what: What was found, in words, such as ``damaged vectors``.
+        count: How many.
+        mended: How many of them were mended.
+        advice: What happens or is to be done about it, for people; may be empty.
+        harmless: Whether no search is wrong or poorer for it.
+    """
+
+    part: Literal["files", "catalog", "words", "vectors", "matrix", "index", "leftovers"]
+    what: str
+    count: int
+    mended: int = 0
+    advice: str = ""
+    harmless: bool = False
+
+
 Task = Literal["notes", "code", "question"]
 
 
@@ -592,6 +613,19 @@ class Embed(_Message, frozen=True, kw_only=True):
     dimensions: int = 0
 
 
+class Check(_Message, frozen=True, kw_only=True):
+    """Compare files, catalog, words, vectors and search index. `Progress`, again and again, then `Checked`.
+
+    `Cancel` stops it; what was mended until then stays so.
+
+    Attributes:
+        repair: Whether what differs is mended. Nothing is embedded again but what is damaged.
+    """
+
+    id: int
+    repair: bool = False
+
+
 class Stop(_Message, frozen=True, kw_only=True):
     """End the service in good order."""
 
@@ -622,6 +656,7 @@ Request = (
     | RemoveModel
     | VerifyModel
     | Embed
+    | Check
     | Stop
 )
 
@@ -696,6 +731,7 @@ class Status(_Message, frozen=True, kw_only=True):
         tokens_per_s: Rate of the encoder over the last seconds.
         remaining_s: Estimate for the waiting files, None while unknown.
         current: The file in hand, empty for none.
+        speed: How much of the machine indexing may take, as chosen: ``gentle``, ``balanced`` or ``full``.
         slowed: Why indexing goes slower than the person's choice of speed says, or waits: ``battery``,
             ``active`` (the person uses the machine), ``disk`` (too little room); empty when it does not.
         index: ``chroma`` when Chroma serves, ``exact`` while it is checked or rebuilt and an
@@ -717,6 +753,7 @@ class Status(_Message, frozen=True, kw_only=True):
     encoder: EncoderStatus
     index: Literal["chroma", "exact"]
     switch: SwitchStatus | None = None
+    speed: str = "balanced"
     slowed: str = ""
     notices: tuple[Notice, ...] = ()
 
@@ -848,6 +885,30 @@ class Embedded(_Message, frozen=True, kw_only=True):
     tokens: tuple[int, ...]
 
 
+class Checked(_Message, frozen=True, kw_only=True):
+    """Answer to `Check`.
+
+    Attributes:
+        differences: What was found; empty when all agrees.
+        files: Files that are in the index.
+        texts: Texts that were compared with their words and vectors.
+        embedded: Texts that were embedded to mend what was damaged.
+        salvage: Whether the catalog's file is so damaged that `dragoman check --repair` has to save what it can
+            while the service rests.
+        index: Whether the search index was compared; it is not while it is being built.
+        took_s: Seconds.
+    """
+
+    id: int
+    differences: tuple[Difference, ...]
+    files: int
+    texts: int
+    embedded: int = 0
+    salvage: bool = False
+    index: bool = True
+    took_s: float = 0.0
+
+
 class SettingsReply(_Message, frozen=True, kw_only=True):
     """Answer to `GetSettings`."""
 
@@ -871,6 +932,7 @@ Reply = (
     | Plan
     | Verified
     | Embedded
+    | Checked
 )
 
 _encoder = msgspec.json.Encoder()

@@ -543,6 +543,7 @@ class Library:
             encoder=encoder,
             index=self.store.accelerator,
             switch=switch,
+            speed=self.settings.speed,
             slowed=pace.why if working and not self.settings.paused else "",
             notices=tuple(notices),
         )

@@ -1685,6 +1685,26 @@
         <source>waits for room on the disk</source>
         <translation>等待磁盘空间</translation>
     </message>
+    <message>
+        <source>How much of the computer indexing may take</source>
+        <translation>索引可占用多少计算机资源</translation>
+    </message>
+    <message>
+        <source>Gentle</source>
+        <translation>温和</translation>
+    </message>
+    <message>
+        <source>Balanced</source>
+        <translation>均衡</translation>
+    </message>
+    <message>
+        <source>Full speed</source>
+        <translation>全速</translation>
+    </message>
+    <message>
+        <source>Speed of indexing: %1</source>
+        <translation>索引速度：%1</translation>
+    </message>
 </context>
 <context>
     <name>TextView</name>

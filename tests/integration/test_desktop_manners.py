@@ -61,3 +61,21 @@ def test_the_strip_says_that_there_is_no_room(desk: Desk) -> None:  # noqa: F811
     assert window.strip.describe(now) == "Indexing 2 of 10 – waits for room on the disk"
     # What a newer service may say is no reason to fail.
     assert window.strip.describe(msgspec.structs.replace(now, slowed="moon")).endswith("left")
+
+
+def test_the_speed_is_seen_and_changed_while_it_works(desk: Desk) -> None:  # noqa: F811
+    service = desk.service
+    service.settings = Settings(speed="gentle", index_hidden=True)
+    window = desk.open()
+    strip = window.strip
+    assert not strip.speed.isVisible()
+    service.push(state="indexing", waiting=9, done=1, speed="gentle")
+    desk.until(strip.speed.isVisible)
+    assert strip.speed.text() == "Gentle"
+    assert [c.data() for c in strip.speed.menu().actions() if c.isChecked()] == ["gentle"]
+    full = next(c for c in strip.speed.menu().actions() if c.data() == "full")
+    full.trigger()
+    desk.until(lambda: service.settings.speed == "full")
+    assert service.settings == Settings(speed="full", index_hidden=True)
+    service.push(state="watching", speed="full")
+    desk.until(lambda: not strip.speed.isVisible())
