@@ -41,7 +41,7 @@ from indexer.store.database import (
 )
 from indexer.store.ledger import TEXT_BITS, Ledger, numbers
 from indexer.store.lexical import Lexicon
-from indexer.store.schema import QUESTIONS, TOUCHED, check_version, stain, upgrade
+from indexer.store.schema import TOUCHED, check_version, stain, upgrade
 from indexer.store.types import (
     Counts,
     FileState,
@@ -482,6 +482,11 @@ class Catalog:
                 (json.dumps(files.tolist()), _FIRST_CHUNKS),
             )
         return found
+
+    @staticmethod
+    def text_ids(db: Database) -> npt.NDArray[np.int64]:
+        """Ids of all texts that are or were: those in use, out of use, and free for another."""
+        return numbers(db, "SELECT id FROM texts UNION SELECT id FROM free_texts")
 
     def live_texts(self, db: Database) -> npt.NDArray[np.int64]:
         """Ids of all texts that some chunk uses."""
@@ -1025,31 +1030,16 @@ class Catalog:
         rows = db.ask("SELECT id FROM chunks WHERE text_id = ? ORDER BY id LIMIT ?", (text_id, limit))
         return [row[0] for row in rows]
 
-    # --- consistency -----------------------------------------------------------------------
-
-    def check(self) -> list[str]:
-        """What is wrong inside the database, in words; empty when nothing is."""
-        found: list[str] = []
-        with self.read() as db:
-            # Asked first, because FTS5's part of the check believes what this connection remembers of the
-            # index and only a search makes it look again.
-            for table in ("text_terms", "file_terms"):
-                db.ask(f"SELECT 1 FROM {table} WHERE {table} MATCH 'a' LIMIT 1")
-            verdict = db.ask("PRAGMA integrity_check(20)")
-            found.extend(f"SQLite: {row[0]}" for row in verdict if row[0] != "ok")
-            found.extend(
-                f"table {table} refers to a missing row of {parent}"
-                for table, _, parent, _ in db.ask("PRAGMA foreign_key_check")
+    def mark_unread(self, files: Sequence[int]) -> list[str]:
+        """Have the next look at files see that they are to be read again; their paths."""
+        marked = json.dumps(list(files))
+        with self.write() as (db, _):
+            rows = db.ask(
+                "UPDATE files SET content = x'', mtime_ns = -1 WHERE id IN (SELECT value FROM json_each(?))"
+                " RETURNING path",
+                (marked,),
             )
-            for words, query in QUESTIONS:
-                number = db.ask(query)[0][0]
-                if number:
-                    found.append(f"{words}: {number}")
-            if self.active is not None:
-                number = self.active.lacking(db)
-                if number:
-                    found.append(f"texts without a vector of the active model: {number}")
-        return found
+        return [os.fsdecode(row[0]) for row in rows]
 
 
 # --- small things --------------------------------------------------------------------------

@@ -196,11 +196,17 @@ class Ledger:
             ids = [row[0] & TEXT_MASK for row in rows]
             yield ids, self.to_space(unit_rows(b"".join(row[1] for row in rows), self.model.dim))
 
+    def all_ids(self, db: Database) -> npt.NDArray[np.int64]:
+        """Texts with a vector, sorted."""
+        return (
+            numbers(db, "SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key", self._keys)
+            & TEXT_MASK
+        )
+
     def vector_ids(self, index: Index | None = None) -> npt.NDArray[np.int64]:
         """Texts with a vector; of an index, those that Chroma acknowledged."""
         with self._catalog.read() as db:
-            query = "SELECT key FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key"
-            ids = numbers(db, query, self._keys) & TEXT_MASK
+            ids = self.all_ids(db)
             if index is not None:
                 ids = np.setdiff1d(ids, self.outbox_ids(db, index, -1), assume_unique=True)
         return ids

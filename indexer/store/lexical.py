@@ -37,10 +37,13 @@ Ids = npt.NDArray[np.int64]
 # call into Python. An apostrophe or quotation mark is in no term.
 _MARKS = "".join(c for c in string.punctuation if c not in "'\"")
 _OPTIONS = f"content='', contentless_delete=1, tokenize=\"ascii tokenchars '{_MARKS}'\""
+VIRTUAL_TABLES = (
+    f"CREATE VIRTUAL TABLE text_terms USING fts5(body, head, {_OPTIONS})",
+    f"CREATE VIRTUAL TABLE file_terms USING fts5(name, title, {_OPTIONS})",
+    "CREATE VIRTUAL TABLE text_words USING fts5vocab(text_terms, row)",
+)
 TABLES = f"""
-    CREATE VIRTUAL TABLE text_terms USING fts5(body, head, {_OPTIONS});
-    CREATE VIRTUAL TABLE file_terms USING fts5(name, title, {_OPTIONS});
-    CREATE VIRTUAL TABLE text_words USING fts5vocab(text_terms, row);
+    {"; ".join(VIRTUAL_TABLES)};
     ALTER TABLE texts ADD COLUMN lang TEXT NOT NULL DEFAULT '';
     INSERT INTO meta SELECT 'unanalysed', 1 WHERE EXISTS(SELECT 1 FROM files);
 """
@@ -180,6 +183,26 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
 
+def analysed(text: str) -> list[str]:
+    """The words of a passage, or of what stands above it, as they are indexed, in order."""
+    return terms(_clean(text))
+
+
+def names_of(db: Database, file: int) -> tuple[list[str], list[str]] | None:
+    """The words of a file's name and folders, and those of its title; None when it is not indexed."""
+    for path, root, title in db.ask(
+        "SELECT files.path, roots.path, title FROM files JOIN roots ON roots.id = root"
+        " WHERE files.id = ? AND status = 'indexed'",
+        (file,),
+    ):
+        below = os.fsdecode(path.removeprefix(root)) or os.fsdecode(path)
+        # The file's name before its folders', with a mark between that no phrase crosses.
+        parts = [part for part in reversed(Path(below).parts) if part != os.sep]
+        names = [word for part in parts for word in ("/", *terms(_clean(part)))]
+        return names[1:], terms(_clean(title))
+    return None
+
+
 class Lexicon:
     """The lexical index of one catalog. Methods that take a connection see that connection's state.
 
@@ -207,7 +230,7 @@ class Lexicon:
 
     def put_text(self, db: Database, text_id: int, body: str, head: str, lang: str) -> None:
         """Index a new text. It is not in use before `enliven`."""
-        found, above = terms(_clean(body)), terms(_clean(head))
+        found, above = analysed(body), analysed(head)
         db.execute(
             "INSERT INTO text_terms(rowid, body, head) VALUES(?, ?, ?)",
             (text_id, " ".join(found), " ".join(above)),
@@ -231,18 +254,11 @@ class Lexicon:
         """Bring the entries of files up to date with their rows (or the lack of them)."""
         for number in ids:
             db.execute("DELETE FROM file_terms WHERE rowid = ?", (number,))
-            for path, root, title in db.ask(
-                "SELECT files.path, roots.path, title FROM files JOIN roots ON roots.id = root"
-                " WHERE files.id = ? AND status = 'indexed'",
-                (number,),
-            ):
-                below = os.fsdecode(path.removeprefix(root)) or os.fsdecode(path)
-                # The file's name before its folders', with a mark between that no phrase crosses.
-                parts = [part for part in reversed(Path(below).parts) if part != os.sep]
-                names = " / ".join(" ".join(terms(_clean(part))) for part in parts)
+            named = names_of(db, number)
+            if named is not None:
                 db.execute(
                     "INSERT INTO file_terms(rowid, name, title) VALUES(?, ?, ?)",
-                    (number, names, " ".join(terms(_clean(title)))),
+                    (number, *map(" ".join, named)),
                 )
 
     def fill(self, db: Database) -> None:

@@ -17,7 +17,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -258,15 +258,19 @@ class Matrix:
             if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
                 self._mapped.madvise(mmap.MADV_DONTNEED)
 
-    def compare(self, vectors: Mapping[int, Rows]) -> list[int]:
-        """Texts whose row differs from the given vector or is missing."""
-        return [
-            number
-            for number, vector in vectors.items()
-            if number >= self._capacity
-            or not self._present[number]
-            or not np.allclose(self._rows[number], vector, atol=1e-6)
-        ]
+    def differing(self, ids: Ids, vectors: Rows) -> Ids:
+        """Those of the texts whose row differs from its vector (n, dim) or is missing."""
+        with self._lock:
+            rows, present = self._rows, self._present
+        there = ids < len(present)
+        there[there] = present[ids[there]]
+        same = np.zeros(len(ids), np.bool_)
+        same[there] = (np.abs(rows[ids[there]] - vectors[there]) <= 1e-5).all(axis=1)
+        return ids[~same]
+
+    def surplus(self, ids: Ids) -> Ids:
+        """Rows that are there of other texts than these."""
+        return np.setdiff1d(np.flatnonzero(self._present), ids)
 
     def close(self, *, good: bool) -> None:
         """Let go of the file; `good` says that it mirrors the catalog."""

@@ -12,7 +12,6 @@ from typing import cast
 from indexer.errors import FatalError
 from indexer.store import lexical
 from indexer.store.database import Database
-from indexer.store.ledger import TEXT_MASK
 
 MIGRATIONS = (
     """
@@ -131,73 +130,6 @@ TOUCHED = """
         INSERT OR IGNORE INTO meta VALUES('residue', unixepoch('subsec'));
     END;
 """
-
-# What must be none, in words and in SQL.
-QUESTIONS = (
-    (
-        "chunks whose text is unknown",
-        "SELECT count(*) FROM chunks WHERE text_id NOT IN (SELECT id FROM texts)",
-    ),
-    ("chunks of no file", "SELECT count(*) FROM chunks WHERE file NOT IN (SELECT id FROM files)"),
-    (
-        "chunks of files that are not indexed",
-        "SELECT count(*) FROM chunks JOIN files ON files.id = file WHERE status != 'indexed'",
-    ),
-    (
-        "files with gaps or doubles in their chunks",
-        "SELECT count(*) FROM (SELECT files.chunks AS stated, count(DISTINCT slot) AS slots,"
-        " count(slot) AS rows, coalesce(max(slot) + 1, 0) AS top"
-        " FROM files LEFT JOIN chunks ON chunks.file = files.id GROUP BY files.id)"
-        " WHERE stated != slots OR stated != rows OR stated != top",
-    ),
-    (
-        "problems of indexed files",
-        "SELECT count(*) FROM problems JOIN files ON files.id = file WHERE status != kind",
-    ),
-    (
-        "problem files without a reason",
-        "SELECT count(*) FROM files WHERE status != 'indexed' AND id NOT IN (SELECT file FROM problems)",
-    ),
-    (
-        "texts wrongly marked as used or unused",
-        "SELECT count(*) FROM texts"
-        " WHERE (unused_since IS NULL) != EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)",
-    ),
-    (
-        "texts in use without their words",
-        "SELECT count(*) FROM texts"
-        " WHERE unused_since IS NULL AND id NOT IN (SELECT id FROM text_terms_docsize)",
-    ),
-    (
-        "words of no text",
-        "SELECT count(*) FROM text_terms_docsize WHERE id NOT IN (SELECT id FROM texts)",
-    ),
-    (
-        "indexed files without the words of their names",
-        "SELECT count(*) FROM files"
-        " WHERE status = 'indexed' AND id NOT IN (SELECT id FROM file_terms_docsize)",
-    ),
-    (
-        "words of names of no indexed file",
-        "SELECT count(*) FROM file_terms_docsize"
-        " WHERE id NOT IN (SELECT id FROM files WHERE status = 'indexed')",
-    ),
-    ("texts that are free and taken", "SELECT count(*) FROM texts WHERE id IN (SELECT id FROM free_texts)"),
-    (
-        "vectors of no text",
-        f"SELECT count(*) FROM vectors WHERE key & {TEXT_MASK} NOT IN (SELECT id FROM texts)",
-    ),
-    (
-        "vectors of the wrong length",
-        "SELECT count(*) FROM vectors LEFT JOIN models ON models.id = vectors.key >> 32"
-        " WHERE length(data) IS NOT 2 * dim",
-    ),
-    (
-        "outbox entries without a vector",
-        "SELECT count(*) FROM outbox JOIN indexes ON indexes.id = index_id"
-        " WHERE (model << 32 | text_id) NOT IN (SELECT key FROM vectors)",
-    ),
-)
 
 
 def check_version(db: Database, file: Path) -> None:

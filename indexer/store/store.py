@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from indexer.errors import FatalError, FileError, IndexerError
 from indexer.query import Condition, Facts
 from indexer.settings import ChromaServer, private_folder
 from indexer.store.catalog import Catalog, Change
+from indexer.store.check import Examination, Outcome
 from indexer.store.chroma import OwnChroma
 from indexer.store.chroma_server import ServerChroma
 from indexer.store.chroma_server import check as check_server
@@ -540,7 +541,30 @@ class Store:
 
     def check(self) -> list[str]:
         """Everything that is inconsistent inside the library, in words; empty when all is well."""
-        found = self._catalog.check()
-        for index in self._indexes:
-            found.extend(index.check())
-        return found
+        found = self.examine().differences
+        return [f"{difference.what}: {difference.count}" for difference in found if not difference.harmless]
+
+    def examine(
+        self,
+        *,
+        repair: bool = False,
+        tell: Callable[[str, int, int], None] = lambda *_: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Compare all parts of the library with one another; see `indexer.store.check`.
+
+        What was mended by removing it (damaged vectors) is still to be made again: see `VectorIndex.ledger`
+        for texts without a vector, and `Outcome.reread` for files.
+
+        Args:
+            repair: Whether to mend what is found.
+            tell: Told what is compared, and how much of it is done, of how much (0 while unknown).
+            stop: Asked now and then whether to leave off.
+
+        Raises:
+            IndexerError: It was stopped, or the disk is full or failing.
+        """
+        with self._catalog.quiet():
+            indexes = tuple(self._indexes)
+        examination = Examination(self._catalog, indexes, self._dir, repair=repair, tell=tell, stop=stop)
+        return examination.run()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ POOL_LIMIT = 20_000
 COPIES = 50
 COPIES_FILTERED = 2_000  # the condition leaves only some of them
 _FILE_SAMPLE = 48
+_COMPARED = 1000  # vectors asked of the accelerator at once
+_SAME = 1e-4  # it keeps float32 as it was given
 
 
 def _as_given(vectors: Vector) -> Vector:
@@ -56,6 +58,24 @@ def tabled(rows: Sequence[Any]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]
 def _empty_pool() -> Pool:
     none, nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
     return Pool(none, none, none, none, none, (), nothing, nothing)
+
+
+class Compared(NamedTuple):
+    """What an accelerator has, against what it should have: ids of texts, int64, sorted.
+
+    Attributes:
+        known: How many vectors it acknowledged.
+        lost: Those of them that it does not have.
+        wrong: Under these it has another vector than the catalog.
+        strange: It has a vector, and there never was such a text.
+        stale: It has a vector of a text that was deleted, whose id is still to be given to another one.
+    """
+
+    known: int
+    lost: npt.NDArray[np.int64]
+    wrong: npt.NDArray[np.int64]
+    strange: npt.NDArray[np.int64]
+    stale: npt.NDArray[np.int64]
 
 
 class VectorIndex:
@@ -377,19 +397,71 @@ class VectorIndex:
         accelerator = self._accelerator
         return accelerator is not None and accelerator.wait(timeout)
 
-    def check(self) -> list[str]:
-        """What differs between catalog, matrix and Chroma, in words."""
-        found: list[str] = []
+    def differing(self, stop: Callable[[], bool], *, mend: bool) -> int:
+        """How many rows of the matrix differ from the catalog; mended where that is wanted."""
+        wrong: list[npt.NDArray[np.int64]] = []
         with self._catalog.read() as db:
             for ids, vectors in self._ledger.all_vectors(db):
-                wrong = self._matrix.compare(dict(zip(ids, vectors, strict=True)))
-                if wrong:
-                    found.append(f"rows of the exact matrix that differ from the catalog: {len(wrong)}")
+                wrong.append(self._matrix.differing(np.array(ids, np.int64), vectors))
+                if stop():
+                    return 0
+        doubtful = np.concatenate([np.zeros(0, np.int64), *wrong])
+        # What was written meanwhile only seemed to differ.
+        with self._catalog.quiet(), self._catalog.read() as db:
+            known, vectors = self._ledger.vectors(db, doubtful.tolist())
+            numbers = np.array(known, np.int64)
+            found = self._matrix.differing(numbers, vectors)
+            surplus = self._matrix.surplus(self._ledger.all_ids(db))
+            if mend:
+                self._matrix.put(found.tolist(), vectors[np.isin(numbers, found)])
+                self._matrix.forget(surplus.tolist())
+        return len(found) + len(surplus)
+
+    def compare_accelerator(self, tell: Callable[[int, int], None]) -> Compared | None:
+        """Compare every vector that the accelerator acknowledged; None while none serves."""
         accelerator = self._accelerator
         serving = accelerator.serving() if accelerator is not None else None
-        if accelerator is not None and serving is not None:
-            known = self._ledger.vector_ids(serving.index)
-            present = accelerator.all_ids()
-            if present is not None and len(lost := np.setdiff1d(known, present)):
-                found.append(f"vectors that Chroma acknowledged and does not have: {len(lost)}")
-        return found
+        if accelerator is None or serving is None:
+            return None
+        present = accelerator.all_ids()
+        if present is None:
+            return None
+        wrong: list[npt.NDArray[np.int64]] = []
+        for low in range(0, len(present), _COMPARED):
+            tell(low, len(present))
+            held = accelerator.held(present[low : low + _COMPARED])
+            if held is None:
+                return None
+            with self._catalog.read() as db:
+                known, vectors = self._ledger.vectors(db, held[0].tolist())
+                waiting = self._ledger.outbox_ids(db, serving.index, -1)
+            order = np.argsort(held[0])
+            rows = held[1][order][np.searchsorted(held[0][order], np.array(known, np.int64))]
+            cosines = np.einsum("ij,ij->i", rows, vectors) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
+            # Not `>`, as it may be no number.
+            doubtful = np.array(known, np.int64)[~(cosines >= 1 - _SAME)]
+            wrong.append(np.setdiff1d(doubtful, waiting))
+        acknowledged = self._ledger.vector_ids(serving.index)
+        if accelerator.serving() is not serving:
+            return None
+        with self._catalog.read() as db:
+            ever = self._catalog.text_ids(db)
+        surplus = np.setdiff1d(present, self._ledger.vector_ids())
+        return Compared(
+            known=len(acknowledged),
+            lost=np.setdiff1d(acknowledged, present),
+            wrong=np.concatenate([np.zeros(0, np.int64), *wrong]),
+            strange=np.setdiff1d(surplus, ever),
+            stale=np.intersect1d(surplus, ever),
+        )
+
+    def mend_accelerator(self, compared: Compared, *, anew: bool) -> None:
+        """Give the accelerator what it lacks or has wrong, or have it begin anew."""
+        accelerator = self._accelerator
+        index = self._ledger.index()
+        if accelerator is None or index is None:
+            return
+        self._ledger.outbox_add(index, np.union1d(compared.lost, compared.wrong).tolist())
+        accelerator.wake()
+        if anew:
+            accelerator.compact()

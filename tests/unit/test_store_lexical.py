@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -311,7 +312,8 @@ def test_an_old_library_is_filled_on_opening(tmp_path: Path, monkeypatch: pytest
         (b"/library/heron.txt",),
     )
     for number in range(5):
-        db.execute("INSERT INTO texts VALUES(?, ?, NULL)", (number, b"hash%d" % number))
+        text_hash = hashlib.blake2b(b"Birds\nwalrus %d" % number, digest_size=16).digest()
+        db.execute("INSERT INTO texts VALUES(?, ?, NULL)", (number, text_hash))
         db.execute(
             "INSERT INTO chunks(file, slot, text_id, start, end, lang, locator, context, text)"
             " VALUES(1, ?, ?, 0, 1, 'en', '{}', 'Birds', ?)",
