@@ -187,6 +187,10 @@ class TokenEncoder(abc.ABC):
         out = np.empty((len(inputs), self._spec.dim), np.float32)
         for batch in batches([len(one) for one in inputs], self._budget):
             out[batch] = self._run([inputs[at] for at in batch])
+        return self._checked(out)
+
+    def _checked(self, out: Vectors) -> Vectors:
+        """The same, once it is known to be numbers."""
         if not np.isfinite(out).all():
             raise IndexerError(
                 "The model gives no numbers",

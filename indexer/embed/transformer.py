@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from indexer.embed import Vectors
+from indexer.embed import Vectors, devices, packed
+from indexer.embed.devices import is_lost, is_out_of_memory
 from indexer.embed.folder import CONFIG, WEIGHTS, Layer, ModelFolder
+from indexer.embed.runner import PackedRunner, Started, wanted
 from indexer.embed.sentence import harmless
 from indexer.embed.tokenized import Input, TokenEncoder
+from indexer.embed.windows import means
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import Instructions
 
@@ -31,6 +36,18 @@ _BUDGET_CPU = 2_048
 _BUDGET_GPU = 32_768
 # Where memory is short, batches are halved down to this.
 _SMALLEST_BUDGET = 256
+_SMALLEST_BUDGET_GPU = 1_024
+# So many batches without trouble, and they become a quarter larger again.
+_QUIET_BATCHES = 64
+# Of the memory that is free on a GPU, what a batch may take; other programs want some, too.
+_SHARE = 0.5
+# Of each of a layer's two widths, so many numbers of a token are in memory at once, at most.
+_COPIES = 10
+_A_TOKEN = 200_000  # bytes, where the widths are not known
+# From so many texts on the next ones are tokenized while the device works, so many characters for each
+# token of a batch at a time.
+_AHEAD_FROM = 32
+_CHARACTERS = 3
 # In these no token sees what follows it. Padded behind the text, they need no mask, which is faster.
 _CAUSAL = {"qwen3", "qwen2", "mistral", "llama"}
 # Their activations leave the range of float16 (https://huggingface.co/google/embeddinggemma-300m).
@@ -56,6 +73,8 @@ class TransformerEncoder(TokenEncoder):
         precision: str = "auto",
         instructions: Instructions = _NO_INSTRUCTIONS,
         load: Loader | None = None,
+        packed_anyway: bool = False,
+        extras: AbstractSet[str] | None = None,
     ) -> None:
         """Load the model; importing torch and transformers takes most of the time.
 
@@ -66,6 +85,8 @@ class TransformerEncoder(TokenEncoder):
             precision: See `Settings.precision`. What follows the transformer is always float32.
             instructions: What the person wants an instruction-aware model to be told.
             load: Makes the transformer, in inference mode; None for the one in the folder.
+            packed_anyway: Whether texts are packed where that brings nothing, too (for tests).
+            extras: See `runner.PackedRunner`; None for what the environment asks for.
 
         Raises:
             FatalError: The model cannot be loaded, or the device is not there.
@@ -78,33 +99,91 @@ class TransformerEncoder(TokenEncoder):
         if threads > 0:
             torch.set_num_threads(threads)
         self._first_threads = torch.get_num_threads()
+        self._precision = precision
+        self._loader = load or partial(load_transformer, folder)
+        self._pack_anyway = packed_anyway
+        self._extras = wanted() if extras is None else extras
         self._device = choose_device(device)
-        dtype = choose_dtype(self._device, precision)
-        model = (load or partial(load_transformer, folder))(dtype)
-        if dtype is torch.float16 and model.config.model_type in _NOT_IN_FLOAT16:
-            model = model.float()
+        if devices.lost(str(self._device)):
+            self._device = torch.device("cpu")
         try:
-            self._model = model.to(self._device)
+            try:
+                self._start()
+            except RuntimeError as error:
+                if not self._gone(error):
+                    raise
+                self._fall_back(error)
         except RuntimeError as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise FatalError(*_too_little_memory(str(self._device))) from error
             raise
-        self._layers = load_layers(folder, self._device)
+
+    def _start(self) -> None:
+        """Load the model onto the device, and try it."""
+        import torch
+
+        dtype = choose_dtype(self._device, self._precision)
+        model = self._loader(dtype)
+        if dtype is torch.float16 and model.config.model_type in _NOT_IN_FLOAT16:
+            model = model.float()
+        self._model = model.to(self._device)
+        self._layers = load_layers(self._folder, self._device)
         config = self._model.config
         self._pad = pad_token(config)
         bidirectional = getattr(config, "use_bidirectional_attention", False) or not getattr(
             config, "is_causal", True
         )
         self._causal = config.model_type in _CAUSAL and not bidirectional
-        if self._device.type != "cpu":
-            self._budget = _BUDGET_GPU
+        self._runner: PackedRunner | None = None
+        self._quiet = 0  # tokens since batches were halved
+        self._most = self._budget = _BUDGET_CPU if self._device.type == "cpu" else self._room()
         # The first pass sets up kernels and reads the weights from the disk: nobody should wait for it.
         try:
+            if self._pack_anyway or packed.possible(self._device, self._model.dtype):
+                packed.fuse_norms(self._model)
+                if packed.switch(self._model, self._spec.max_length, self._pad):
+                    self._runner = PackedRunner(
+                        self._model,
+                        self._layers,
+                        self._spec.pooling,
+                        self._spec.dim,
+                        self._pad,
+                        extras=self._extras,
+                    )
             self._embed(self._queries("", ["."]))
         except IndexerError as error:
             raise FatalError(error.title, error.message) from error
         except Exception as error:  # a stranger's model may want other inputs, or give other outputs
-            raise cannot_load(folder.path, error) from error
+            if is_out_of_memory(error) or self._gone(error):
+                raise
+            raise cannot_load(self._folder.path, error) from error
+
+    def _room(self) -> int:
+        """Tokens that a batch on a device may have, from the memory that is free there."""
+        import torch
+
+        if self._device.type != "cuda":
+            return _BUDGET_GPU
+        config, size = self._model.config, self._model.dtype.itemsize
+        widths = [getattr(config, name, None) or 0 for name in ("hidden_size", "intermediate_size")]
+        a_token = size * sum(_COPIES * width for width in widths) or _A_TOKEN
+        free = torch.cuda.mem_get_info(self._device)[0]
+        return int(min(_BUDGET_GPU, max(_SMALLEST_BUDGET_GPU, free * _SHARE // a_token)))
+
+    def _gone(self, error: BaseException) -> bool:
+        """Whether the device failed for good."""
+        return self._device.type != "cpu" and is_lost(error)
+
+    def _fall_back(self, error: BaseException) -> None:
+        """Go on with the processor. What is on the device cannot be had back: the model is read again."""
+        import torch
+
+        devices.lose(str(self._device), error)
+        self._runner = self._model = None
+        self._layers = []
+        self._device = torch.device("cpu")
+        self._pack_anyway = False
+        self._start()
 
     @property
     def device(self) -> str:
@@ -122,42 +201,154 @@ class TransformerEncoder(TokenEncoder):
 
         torch.set_num_threads(threads or self._first_threads)
 
+    @property
+    def packed(self) -> bool:
+        """Whether texts go through the model one behind the other, without padding."""
+        return self._runner is not None
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Embed passages; see `TokenEncoder`. Packed, the next ones are tokenized while the device works."""
+        if self._runner is None or len(texts) < _AHEAD_FROM:
+            return super().encode_passages(texts)
+        found: list[list[Input]] = []
+        started: list[tuple[list[int], Started | list[Input]]] = []
+        first = 0
+        for slice_ in self._tokenized_ahead(texts):
+            found += slice_
+            inputs = [window for windows in slice_ for window in windows]
+            started += [([first + at for at in where], one) for where, one in self._launch(inputs)]
+            first += len(inputs)
+        return means(self._collect(first, started), [len(windows) for windows in found])
+
+    def _tokenized_ahead(self, texts: Sequence[str]) -> Iterator[list[list[Input]]]:
+        """The windows of each text, slice by slice; one slice is made in a thread while another is used."""
+
+        def windows(slice_: Sequence[str]) -> list[list[Input]]:
+            return [self._windows(text, ids) for text, ids in self._passages(slice_)]
+
+        most = _CHARACTERS * self._budget
+        cuts, size = [0], 0
+        for at, text in enumerate(texts):
+            if size > most:
+                cuts.append(at)
+                size = 0
+            size += len(text)
+        slices = [texts[first:last] for first, last in zip(cuts, [*cuts[1:], len(texts)], strict=True)]
+        with ThreadPoolExecutor(1, "tokenizer") as pool:
+            ahead: Future[list[list[Input]]] = pool.submit(windows, slices[0])
+            for at in range(len(slices)):
+                ready = ahead.result()
+                if at + 1 < len(slices):
+                    ahead = pool.submit(windows, slices[at + 1])
+                yield ready
+
+    def _embed(self, inputs: list[Input]) -> Vectors:
+        if self._runner is None:
+            return super()._embed(inputs)
+        return self._collect(len(inputs), self._launch(inputs))
+
+    def _launch(self, inputs: list[Input]) -> list[tuple[list[int], Started | list[Input]]]:
+        """Start what the device can take; what it could not comes back as it was, with its places."""
+        started: list[tuple[list[int], Started | list[Input]]] = []
+        for batch in packed.packs([len(one) for one in inputs], self._budget):
+            chosen = [inputs[at] for at in batch]
+            one: Started | list[Input] = chosen
+            if self._runner is not None:
+                try:
+                    one = self._runner.start(chosen)
+                except RuntimeError as error:
+                    if self._gone(error):
+                        self._fall_back(error)
+                    elif not is_out_of_memory(error):
+                        raise
+            started.append((batch, one))
+        return started
+
+    def _collect(self, count: int, started: list[tuple[list[int], Started | list[Input]]]) -> Vectors:
+        """Wait for what was started; what was not, or was lost with the device, is done now."""
+        out = np.empty((count, self._spec.dim), np.float32)
+        for where, one in started:
+            out[where] = self._done(one)
+        return out
+
+    def _done(self, one: Started | list[Input]) -> Vectors:
+        if isinstance(one, list):
+            return super()._embed(one)
+        # Once the device is lost, all that was started on it is.
+        if self._runner is not None:
+            try:
+                vectors = one.result()
+            except RuntimeError as error:
+                if not self._gone(error):
+                    raise
+                failure = error
+            else:
+                self._grow(one.inputs)
+                return self._checked(vectors)
+            self._fall_back(failure)
+        return super()._embed(one.inputs)
+
     def _run(self, inputs: list[Input]) -> Vectors:
+        """Vectors of texts: in parts where memory is short, by the processor where the device is lost."""
         import torch
 
-        with torch.inference_mode():
-            return self._within_memory(inputs)
+        try:
+            with torch.inference_mode():
+                vectors = self._within_memory(inputs)
+        except RuntimeError as error:
+            if not self._gone(error):
+                raise
+            failure = error
+        else:
+            self._grow(inputs)
+            return vectors
+        # Outside of the handler, where the failed pass is no longer held by the exception.
+        self._fall_back(failure)
+        return super()._embed(inputs)
+
+    def _grow(self, inputs: list[Input]) -> None:
+        """After batches were halved: a little larger again, once many have gone through."""
+        if self._budget >= self._most:
+            return
+        self._quiet += sum(map(len, inputs))
+        if self._quiet >= _QUIET_BATCHES * self._budget:
+            self._budget = min(self._most, self._budget + self._budget // 4)
+            self._quiet = 0
+            _log.info("%s: batches of %d tokens from now on", self.device, self._budget)
 
     def _within_memory(self, inputs: list[Input]) -> Vectors:
         """Vectors of a batch, in halves where the device has no room for the whole."""
         try:
-            return self._forward(inputs)
+            return self._forward(inputs) if self._runner is None else self._runner.start(inputs).result()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(inputs) == 1:
                 raise IndexerError(*_too_little_memory(self.device)) from error
-        # Outside of the handler, where the failed pass is no longer held by the exception.
+        # Outside of the handler, as above.
         self._free_cache()
         half = len(inputs) // 2
-        failed = len(inputs) * max(map(len, inputs))
+        lengths = list(map(len, inputs))
+        failed = sum(lengths) if self._runner is not None else len(inputs) * max(lengths)
         self._budget = max(_SMALLEST_BUDGET, min(self._budget, failed // 2))
+        self._quiet = 0
         _log.info("%s is short of memory: batches of %d tokens from now on", self.device, self._budget)
         return np.concatenate([self._within_memory(inputs[:half]), self._within_memory(inputs[half:])])
 
     def _forward(self, inputs: list[Input]) -> Vectors:
         import torch
 
+        device = self._model.device
         lengths = np.array([len(one) for one in inputs])
         # On the right, so that positions, however a model numbers them, are those of the text alone.
         padded = np.full((len(inputs), lengths.max()), self._pad, np.int64)
         for row, one in enumerate(inputs):
             padded[row, : len(one)] = one.ids
-        ids = torch.from_numpy(padded).to(self._device)
-        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None]).to(self._device)
+        ids = torch.from_numpy(padded).to(device)
+        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None]).to(device)
         seen = None if self._causal or lengths.min() == lengths.max() else mask.long()
         hidden = self._model(input_ids=ids, attention_mask=seen).last_hidden_state
-        unpooled = torch.tensor([one.unpooled for one in inputs], device=self._device)
+        unpooled = torch.tensor([one.unpooled for one in inputs], device=device)
         vectors = pooled(hidden, mask, self._spec.pooling, unpooled)
         for layer in self._layers:
             vectors = layer(vectors)
@@ -445,13 +636,4 @@ def _too_little_memory(device: str) -> tuple[str, str]:
         "The model needs more memory",
         f"{device} has too little left. "
         "Make the longest input shorter, or choose a smaller model or the device cpu.",
-    )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had no memory left; only CUDA has a class of its own for that."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in ("out of memory", "can't allocate memory")
     )
