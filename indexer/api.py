@@ -364,6 +364,11 @@ class EncoderStatus(_Value, frozen=True, kw_only=True):
 # --- requests -----------------------------------------------------------------------------
 
 
+# Of an encrypted library: ``locked`` until its passphrase is given, then ``open``; ``changing`` while it is
+# written anew. ``off``: it is not encrypted.
+LockState = Literal["off", "locked", "open", "changing"]
+
+
 class Hello(_Message, frozen=True, kw_only=True):
     """First message of every connection."""
 
@@ -598,6 +603,46 @@ class VerifyModel(_Message, frozen=True, kw_only=True):
 WRONG_LENGTH = "There are no vectors of that length"
 
 
+# Titles of the `Failed` that answers what a locked library cannot do, and a passphrase that is not its own.
+LOCKED = "The library is locked"
+WRONG_PASSPHRASE = "The passphrase is wrong"
+
+
+class GetLock(_Message, frozen=True, kw_only=True):
+    """Ask for `Lock`."""
+
+    id: int
+
+
+class Unlock(_Message, frozen=True, kw_only=True):
+    """Open a locked library for all its clients; after several wrong passphrases the answer takes longer.
+
+    Attributes:
+        remember: Whether to keep the key in the system's keyring, so that nobody is asked the next time.
+    """
+
+    id: int
+    passphrase: str
+    remember: bool = False
+
+
+class SetLock(_Message, frozen=True, kw_only=True):
+    """Encrypt the library, change its passphrase, or decrypt it. Answered with `Progress`, then `Done`.
+
+    The catalog is written anew; meanwhile everything else is answered as by a locked library.
+
+    Attributes:
+        passphrase: The present one; empty when the library is not encrypted.
+        new: The one it is to have; empty to decrypt it.
+        remember: As for `Unlock`.
+    """
+
+    id: int
+    passphrase: str = ""
+    new: str = ""
+    remember: bool = False
+
+
 class Embed(_Message, frozen=True, kw_only=True):
     """Embed texts with the active model; answered with `Embedded`.
 
@@ -723,7 +768,7 @@ class Status(_Message, frozen=True, kw_only=True):
 
     Attributes:
         state: ``scanning`` a folder, ``indexing`` files, ``watching`` with nothing to do; ``failed`` when it
-            could not be started, which a notice explains.
+            could not be started, which a notice explains; ``locked`` while `lock` is that or ``changing``.
         files: Files in the index.
         waiting: Files that are known to need work.
         done: Files finished since the present run of work began; progress is done / (done + waiting).
@@ -736,10 +781,11 @@ class Status(_Message, frozen=True, kw_only=True):
             ``active`` (the person uses the machine), ``disk`` (too little room); empty when it does not.
         index: ``chroma`` when Chroma serves, ``exact`` while it is checked or rebuilt and an
             exact search over all vectors serves instead.
+        lock: See `LockState`.
     """
 
     id: int
-    state: Literal["starting", "failed", "scanning", "indexing", "watching", "paused", "stopping"]
+    state: Literal["starting", "locked", "failed", "scanning", "indexing", "watching", "paused", "stopping"]
     files: int
     chunks: int
     waiting: int
@@ -756,6 +802,24 @@ class Status(_Message, frozen=True, kw_only=True):
     speed: str = "balanced"
     slowed: str = ""
     notices: tuple[Notice, ...] = ()
+    lock: LockState = "off"
+
+
+class Lock(_Message, frozen=True, kw_only=True):
+    """Answer to `GetLock`.
+
+    Attributes:
+        state: See `LockState`.
+        remembered: Whether the key is in the system's keyring.
+        keyring: How the person knows that keyring; empty when there is none that can be trusted with it.
+        possible: Whether this installation can encrypt at all.
+    """
+
+    id: int
+    state: LockState
+    remembered: bool = False
+    keyring: str = ""
+    possible: bool = True
 
 
 class Folders(_Message, frozen=True, kw_only=True):
@@ -893,8 +957,8 @@ class Checked(_Message, frozen=True, kw_only=True):
         files: Files that are in the index.
         texts: Texts that were compared with their words and vectors.
         embedded: Texts that were embedded to mend what was damaged.
-        salvage: Whether the catalog's file is so damaged that `dragoman check --repair` has to save what it can
-            while the service rests.
+        salvage: Whether the catalog's file is so damaged that what can be read has to be saved while the
+            service rests, as `dragoman check --repair` does.
         index: Whether the search index was compared; it is not while it is being built.
         took_s: Seconds.
     """

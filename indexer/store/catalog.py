@@ -28,6 +28,8 @@ import numpy.typing as npt
 from indexer import api
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
+from indexer.store import vault
+from indexer.store.cipher import Key
 from indexer.store.database import (
     CATALOG_FILE,
     DAMAGED,
@@ -94,8 +96,9 @@ class Change:
 class Catalog:
     """The database, its one writer and its pool of readers. Every method may be called from any thread."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, key: Key | None = None) -> None:
         self._file = data_dir / CATALOG_FILE
+        self._key = key
         self.active: Ledger | None = None
         self.before_commit: Callable[[Change], None] = lambda _: None
         self.after_commit: Callable[[Change], None] = lambda _: None
@@ -112,6 +115,7 @@ class Catalog:
         self.lexicon = Lexicon(self.read)
         self._owner = take_lock(data_dir / LOCK_FILE)
         try:
+            vault.admit(data_dir, key)
             with errors():
                 self._writer = self._open_writer()
         except BaseException:
@@ -139,7 +143,7 @@ class Catalog:
         return db
 
     def _connect_writer(self) -> Database:
-        db = Database(str(self._file))
+        db = Database(str(self._file), key=self._key)
         try:
             db.set_busy_timeout(5000)
             for name in (self._file.name, self._file.name + "-wal", self._file.name + "-shm"):
@@ -212,7 +216,7 @@ class Catalog:
         try:
             with errors():
                 if db is None:
-                    db = Database(str(self._file), flags=apsw.SQLITE_OPEN_READWRITE)
+                    db = Database(str(self._file), apsw.SQLITE_OPEN_READWRITE, self._key)
                     db.set_busy_timeout(5000)
                     db.pragma("query_only", True)
                     db.pragma("temp_store", "memory")

@@ -13,6 +13,7 @@ from typing import IO, Any
 import apsw
 
 from indexer.errors import FatalError, IndexerError
+from indexer.store import cipher
 
 CATALOG_FILE = "catalog.sqlite"
 LOCK_FILE = "store.lock"
@@ -23,7 +24,23 @@ DAMAGED = "The catalog is damaged"
 
 
 class Database(apsw.Connection):
-    """A connection whose answers come as lists of rows."""
+    """A connection whose answers come as lists of rows.
+
+    Args:
+        file: The database.
+        flags: As for SQLite.
+        key: What it is encrypted with; None for not at all.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        flags: int = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
+        key: cipher.Key | None = None,
+    ) -> None:
+        super().__init__(file, flags)
+        if key is not None:
+            cipher.unlock(self, key)
 
     def ask(self, query: str, args: Sequence[Any] = ()) -> list[Any]:
         """All rows of one query."""

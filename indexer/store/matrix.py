@@ -104,17 +104,10 @@ class Matrix:
     """The mirror. One writer at a time (the catalog's lock sees to that), any number of readers."""
 
     def __init__(self, file: Path, identity: str, dim: int) -> None:
+        self._begin(dim)
         self._file = file
         self._identity = identity.encode()
-        self._dim = dim
-        self._lock = threading.Lock()
-        self._readers = 0
-        self._dying: set[int] = set()
-        self._capacity = 0
         self._mapped: mmap.mmap | None = None
-        self._rows: Rows = np.empty((0, dim), np.float32)
-        self._live = np.zeros(0, np.bool_)
-        self._present = np.zeros(0, np.bool_)
         self._intact = self._believable()
         if not self._intact:
             file.unlink(
@@ -130,6 +123,17 @@ class Matrix:
             bits = np.frombuffer(self._handle.read(-(-rows // 8)), np.uint8)
             self._present = np.unpackbits(bits, count=rows).astype(np.bool_)
         self._write_header(0)
+
+    def _begin(self, dim: int) -> None:
+        self._dim = dim
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._dying: set[int] = set()
+        self._capacity = 0
+        self._rows: Rows = np.empty((0, dim), np.float32)
+        self._live = np.zeros(0, np.bool_)
+        self._present = np.zeros(0, np.bool_)
+        self._intact = False
 
     @property
     def intact(self) -> bool:
@@ -155,17 +159,23 @@ class Matrix:
         length = _HEADER + capacity * 4 * self._dim
         self._mapped = mmap.mmap(self._handle.fileno(), length, access=mmap.ACCESS_READ)
         rows: Rows = np.frombuffer(self._mapped, np.float32, offset=_HEADER).reshape(capacity, self._dim)
+        self._take(rows)
+
+    def _take(self, rows: Rows) -> None:
         for name in ("_live", "_present"):
-            grown = np.zeros(capacity, np.bool_)
+            grown = np.zeros(len(rows), np.bool_)
             grown[: self._capacity] = getattr(self, name)
             setattr(self, name, grown)
-        self._rows, self._capacity = rows, capacity
+        self._rows, self._capacity = rows, len(rows)
 
     def _reserve(self, rows: int) -> None:
         if rows <= self._capacity:
             return
         more = min(self._capacity // 4, _GROW_MOST // (4 * self._dim))
         capacity = -(-max(rows, self._capacity + more) // _GROW) * _GROW
+        self._grow(capacity)
+
+    def _grow(self, capacity: int) -> None:
         self._extend(_HEADER + self._capacity * 4 * self._dim, _HEADER + capacity * 4 * self._dim)
         with self._lock:
             self._map(capacity)
@@ -201,9 +211,12 @@ class Matrix:
         self._reserve(int(numbers.max()) + 1)
         breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
         for run, rows in zip(np.split(numbers, breaks), np.split(vectors, breaks), strict=True):
-            self._handle.seek(_HEADER + int(run[0]) * 4 * self._dim)
-            self._handle.write(np.ascontiguousarray(rows, np.float32).tobytes())
+            self._write(int(run[0]), rows)
         self._present[numbers] = True
+
+    def _write(self, first: int, rows: Rows) -> None:
+        self._handle.seek(_HEADER + first * 4 * self._dim)
+        self._handle.write(np.ascontiguousarray(rows, np.float32).tobytes())
 
     def enliven(self, ids: Iterable[int]) -> None:
         """These texts are in use from the coming commit on."""
@@ -280,3 +293,38 @@ class Matrix:
             self._handle.truncate()
             self._write_header(self._capacity)
         self._handle.close()
+
+
+class MemoryMatrix(Matrix):
+    """The same without a file, for a library whose vectors must not be on the disk as they are."""
+
+    def __init__(self, dim: int, rows: int) -> None:
+        """An empty one.
+
+        Args:
+            dim: Length of a vector.
+            rows: How many texts there are about, so that it need not grow at once.
+        """
+        self._begin(dim)
+        self._reserve(rows)
+
+    def _grow(self, capacity: int) -> None:
+        try:
+            rows: Rows = np.zeros((capacity, self._dim), np.float32)
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+        rows[: self._capacity] = self._rows
+        with self._lock:
+            self._take(rows)  # who searches at the moment has the old ones, which lack nothing of theirs
+
+    def _write(self, first: int, rows: Rows) -> None:
+        self._rows[first : first + len(rows)] = rows
+
+    def rest(self) -> None:
+        """Nothing can be given back: there is no file to read it from again."""
+
+    def close(self, *, good: bool) -> None:
+        """Let go of the memory."""
+        with self._lock:
+            self._rows, self._capacity = np.empty((0, self._dim), np.float32), 0
+            self._live = self._present = np.zeros(0, np.bool_)

@@ -24,6 +24,7 @@ from indexer.store.check import Examination, Outcome
 from indexer.store.chroma import OwnChroma
 from indexer.store.chroma_server import ServerChroma
 from indexer.store.chroma_server import check as check_server
+from indexer.store.cipher import Key
 from indexer.store.engine import EngineError, Engines
 from indexer.store.filters import Filters
 from indexer.store.keeper import Keeper
@@ -62,15 +63,17 @@ class Store:
 
     _use_chroma = True  # tests of the rest turn it off
 
-    def __init__(self, data_dir: Path, chroma: ChromaServer | None = None) -> None:
+    def __init__(self, data_dir: Path, chroma: ChromaServer | None = None, key: Key | None = None) -> None:
         """Open the library's catalog, or make it.
 
         Args:
             data_dir: The library's data folder.
             chroma: The server that searches the vectors; None, or one without an address, for our own child.
+            key: Of a library that is locked with a passphrase. Its vectors are then in memory only, and
+                Chroma, which writes them to the disk as they are, is not used.
 
         Raises:
-            FatalError: Another service owns it, it is damaged, or a newer program made it.
+            FatalError: Another service owns it, it is damaged or locked, or a newer program made it.
         """
         self._dir = private_folder(data_dir)
         self._chroma = chroma or ChromaServer()
@@ -79,7 +82,10 @@ class Store:
         self._active: VectorIndex | None = None
         self._filters = Filters()
         self._facts: tuple[int, float, Facts] | None = None
-        self._catalog = Catalog(self._dir)
+        self._secret = key is not None
+        if self._secret:
+            self._use_chroma = False
+        self._catalog = Catalog(self._dir, key)
         self._catalog.before_commit = self._before_commit
         self._catalog.after_commit = self._after_commit
         self._keeper = Keeper(self._catalog, self)
@@ -143,7 +149,8 @@ class Store:
         """
         with self._catalog.quiet():
             ledger = self._catalog.ledger(model)
-            index = VectorIndex(self._catalog, self._filters, self._dir, ledger, space)
+            folder = None if self._secret else self._dir
+            index = VectorIndex(self._catalog, self._filters, folder, ledger, space)
             self._indexes.append(index)
         return index
 
@@ -283,7 +290,7 @@ class Store:
     def forget_closed(self) -> None:
         """Delete the mirrors of models that are not open: they are made again when they are wanted."""
         with self._catalog.quiet():
-            kept = {index.file for index in self._indexes}
+            kept = {index.file for index in self._indexes if index.file is not None}
             for file in self._dir.glob("vectors-*.f32"):
                 if file not in kept:
                     file.unlink(missing_ok=True)

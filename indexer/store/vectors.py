@@ -20,7 +20,7 @@ from indexer.store.database import Database
 from indexer.store.engine import Engines
 from indexer.store.filters import Filters, Selection
 from indexer.store.ledger import Ledger, Vector, unit_rows
-from indexer.store.matrix import GATHER_COST, Matrix, View
+from indexer.store.matrix import GATHER_COST, Matrix, MemoryMatrix, View
 from indexer.store.types import Candidate, ModelKey, Outline, Pool
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class VectorIndex:
     Args:
         catalog: The truth.
         filters: Answers conditions, for all models alike.
-        folder: The library's data folder.
+        folder: The library's data folder; None to keep the matrix in memory.
         ledger: The model's part of the catalog.
         space: Where vectors are compared; None for the encoder's own space.
 
@@ -93,7 +93,12 @@ class VectorIndex:
     """
 
     def __init__(
-        self, catalog: Catalog, filters: Filters, folder: Path, ledger: Ledger, space: LanguageSpace | None
+        self,
+        catalog: Catalog,
+        filters: Filters,
+        folder: Path | None,
+        ledger: Ledger,
+        space: LanguageSpace | None,
     ) -> None:
         self._catalog = catalog
         self._filters = filters
@@ -109,8 +114,9 @@ class VectorIndex:
             try:
                 self._matrix = self._open_matrix(mirrors=same and catalog.was_clean)
             except OSError as error:
+                where = "memory" if folder is None else str(folder)
                 raise IndexerError(
-                    "The vectors cannot be written", f"{folder}: {error.strerror}. Make room on the disk."
+                    "The vectors cannot be written", f"{where}: {error.strerror}. Make room there."
                 ) from error
 
     @property
@@ -124,12 +130,17 @@ class VectorIndex:
         return self._ledger
 
     @property
-    def file(self) -> Path:
-        """The matrix."""
-        return self._folder / f"vectors-{self.model.key}.f32"
+    def file(self) -> Path | None:
+        """The matrix; None when it is in memory."""
+        return None if self._folder is None else self._folder / f"vectors-{self.model.key}.f32"
 
     def _open_matrix(self, *, mirrors: bool) -> Matrix:
-        matrix = Matrix(self.file, self._catalog.identity, self.model.dim)
+        file = self.file
+        matrix = (
+            MemoryMatrix(self.model.dim, self._catalog.text_count())
+            if file is None
+            else Matrix(file, self._catalog.identity, self.model.dim)
+        )
         with self._catalog.read() as db:
             if not (matrix.intact and mirrors):
                 for ids, vectors in self._ledger.all_vectors(db):
@@ -385,6 +396,11 @@ class VectorIndex:
         """Who serves `nearest` now."""
         accelerator = self._accelerator
         return "chroma" if accelerator is not None and accelerator.serving() is not None else "exact"
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether an engine is to serve, now or when it has everything."""
+        return self._accelerator is not None
 
     def notices(self) -> list[api.Notice]:
         """What a person should know about the index just now."""
