@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     import chromadb
 
 COLLECTION = "vectors"
-# Candidates that a search keeps in hand. At a million vectors 160 found 0.940 of the true ten nearest, 320 finds
-# 0.990 in 1.35 instead of 0.97 ms; more finds no more.
+# Candidates that a search keeps in hand. At a million vectors 160 found 0.940 of the true ten nearest, 320
+# finds 0.990 in 1.35 instead of 0.97 ms; more finds no more.
 _EF_SEARCH = 320
 # A damaged index makes Chroma write a sparse file of a terabyte and more.
 LARGEST_FILE = 32 << 30
