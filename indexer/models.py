@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from indexer import api
-from indexer.embed import Encoder, EncoderInfo, ModelChoice, catalogue
+from indexer.embed import Encoder, EncoderInfo, ModelChoice, catalogue, devices
 from indexer.embed.bundled import NAME as BUNDLED
 from indexer.embed.load import bundled_info, info_of, load_encoder
 from indexer.embed.space import LanguageSpace, install_profile, space_of
@@ -605,7 +605,7 @@ class Models:
         return next((m.role for m in self.store.models() if m.role and m.reference == choice.reference), "")
 
     def notices(self) -> list[api.Notice]:
-        """What a person should know of the server that is used, and of indexes that are kept.
+        """What a person should know of the device or server that is used, and of indexes that are kept.
 
         `switch` tells of the one that is built.
         """
@@ -613,7 +613,7 @@ class Models:
             live = self._live
             kept = [side for side in self._sides.values() if side.role == "kept"]
         statuses = [(side.info.name, side.status()) for side in kept]
-        found = []
+        found = devices.notices()
         if live is not None and live.choice.reference.startswith(_SERVER):
             from indexer.embed.server import trouble_of
 

@@ -318,14 +318,7 @@ class EncoderThread:
         self._loaded_once = True
         self._threads = 0
         self._asked_at = 0.0
-        self._status = EncoderStatus(
-            model=encoder.info.name,
-            state="ready",
-            device=encoder.device,
-            dimensions=encoder.info.dim,
-            engine=str(getattr(encoder, "engine", "")),
-            precision=str(getattr(encoder, "precision", "")),
-        )
+        self._status = _ready(encoder)
         if not isinstance(encoder, Aborts):
             return self._serve(encoder, may_rest=True)
         with self._wake:
@@ -363,6 +356,8 @@ class EncoderThread:
                 self._serve_queries(encoder, task, [job for job in queries if job.task == task])
             self._serve_passages(encoder)
             self._used_at = time.monotonic()
+            if encoder.device != self._status.device:
+                self._status = _ready(encoder)  # its device was lost, and it goes on with another
 
     def _end_of_service(self) -> None:
         self._failure = FatalError("The language model was changed", "Search again.")
@@ -539,6 +534,18 @@ class EncoderThread:
             before = self._tokens_per_s or rate
             self._tokens_per_s = (1 - _NEWEST) * before + _NEWEST * rate
         return vectors
+
+
+def _ready(encoder: Encoder) -> EncoderStatus:
+    """The status of a model that is loaded."""
+    return EncoderStatus(
+        model=encoder.info.name,
+        state="ready",
+        device=encoder.device,
+        dimensions=encoder.info.dim,
+        engine=str(getattr(encoder, "engine", "")),
+        precision=str(getattr(encoder, "precision", "")),
+    )
 
 
 def _costs(encoder: Encoder, texts: Sequence[str]) -> list[int]:

@@ -104,8 +104,6 @@ class TransformerEncoder(TokenEncoder):
         self._pack_anyway = packed_anyway
         self._extras = wanted() if extras is None else extras
         self._device = choose_device(device)
-        if devices.lost(str(self._device)):
-            self._device = torch.device("cpu")
         try:
             try:
                 self._start()
@@ -421,7 +419,7 @@ def stay_offline() -> None:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The torch device that a setting means.
+    """The torch device that a setting means; the processor where that one failed before.
 
     Raises:
         FatalError: There is no such device here.
@@ -443,7 +441,9 @@ def choose_device(wanted: str) -> torch.device:
             "The device is not there",
             f"torch {torch.__version__} finds no {wanted} here. Choose auto or cpu in the settings.",
         )
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+    return torch.device("cpu") if devices.lost(str(device)) else device
 
 
 def choose_dtype(device: torch.device, precision: str) -> torch.dtype:

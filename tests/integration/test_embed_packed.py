@@ -15,6 +15,7 @@ from indexer.embed import Vectors, devices, packed
 from indexer.embed import transformer as transformer_module
 from indexer.embed.runner import GRAPHS, compile_layers
 from indexer.embed.sentence import read_folder
+from indexer.embed.thread import EncoderThread
 from indexer.embed.tokenized import Input
 from indexer.embed.transformer import TransformerEncoder
 from tests import tiny_models
@@ -350,6 +351,25 @@ def test_a_device_that_is_lost_while_it_is_waited_for(
     assert encoder.device == "cpu"
 
 
+def test_the_status_says_where_a_model_goes_on(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = together(folders["bert"])
+    expected = encoder.encode_passages(RAGGED)
+    on_a_device(monkeypatch, encoder)
+    Fails(encoder, None, *losses()[:1] * 1000)
+    thread = EncoderThread(lambda: encoder)
+    thread.start()
+    try:
+        thread.query(["rain"]).result(30)
+        assert thread.status.device == "cuda:0"
+        assert cosine(thread.passages(RAGGED).result(30), expected) >= CLOSE
+        thread.query(["rain"]).result(30)  # by now the thread is done with the one before
+        assert (thread.status.state, thread.status.device) == ("ready", "cpu")
+    finally:
+        thread.stop()
+
+
 def test_other_errors_are_no_loss_of_the_device(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,7 +389,7 @@ def test_a_device_that_fails_at_the_start_is_not_tried_again(
     """With a device that torch knows and that fails at the first use, as a lost one does."""
     import torch
 
-    monkeypatch.setattr(transformer_module, "choose_device", lambda wanted: torch.device(wanted))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     folder = read_folder(folders["bert"])
     # This build of torch has no CUDA, and says so with an AssertionError; a lost one says this.
     failing = []

@@ -16,7 +16,7 @@ import pytest
 from indexer import api
 from indexer.api import Locator, Task
 from indexer.document import Chunk
-from indexer.embed import Encoder, EncoderInfo, ModelChoice, Vectors
+from indexer.embed import Encoder, EncoderInfo, ModelChoice, Vectors, devices
 from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError, IndexerError
 from indexer.models import Live, Models
@@ -601,6 +601,17 @@ def test_trouble_with_the_server_in_use_is_told(home: Home, monkeypatch: pytest.
     home.models.use("server:desk")
     wait(lambda: home.switched == ["server:desk"])
     assert [notice.title for notice in home.models.notices()] == [trouble.title]
+
+
+def test_a_device_that_failed_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.embed.devices._lost", {})
+    devices.lose("cuda:0", RuntimeError("CUDA error: unspecified launch failure\nand much more"))
+    (notice,) = home.models.notices()
+    assert notice.title == "The graphics card failed"
+    assert "unspecified launch failure" in notice.message
+    assert "much more" not in notice.message
+    assert devices.lost("cuda:0")
+    assert not devices.lost("cuda:1")
 
 
 def test_a_server_is_asked_once_for_plan_and_choice(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
