@@ -15,6 +15,8 @@ import msgspec
 from indexer.settings import EmbeddingServer, Settings
 
 PROTOCOL_VERSION = 4
+# Title of the error that `dragoman check --repair` can do something about.
+DAMAGED = "The catalog is damaged"
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REPLY_BYTES = 64 << 20
 
@@ -626,6 +628,13 @@ class Unlock(_Message, frozen=True, kw_only=True):
     remember: bool = False
 
 
+class Remember(_Message, frozen=True, kw_only=True):
+    """Keep the key of an open library in the system's keyring from now on, or take it out of there."""
+
+    id: int
+    remember: bool
+
+
 class SetLock(_Message, frozen=True, kw_only=True):
     """Encrypt the library, change its passphrase, or decrypt it. Answered with `Progress`, then `Done`.
 
@@ -702,6 +711,10 @@ Request = (
     | VerifyModel
     | Embed
     | Check
+    | GetLock
+    | Unlock
+    | Remember
+    | SetLock
     | Stop
 )
 
@@ -997,6 +1010,7 @@ Reply = (
     | Verified
     | Embedded
     | Checked
+    | Lock
 )
 
 _encoder = msgspec.json.Encoder()

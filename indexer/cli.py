@@ -18,6 +18,7 @@ import typer
 from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.api import local_path
+from indexer.cli_check import check
 from indexer.cli_models import _duration, models_app
 from indexer.cli_servers import chroma
 from indexer.client import IndexerClient, stop_service
@@ -60,6 +61,7 @@ app = typer.Typer(
 
 app.add_typer(models_app, name="models")
 app.command()(chroma)
+app.command()(check)
 
 DataDir = Annotated[
     Path | None,

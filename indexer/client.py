@@ -432,6 +432,29 @@ class IndexerClient:
         request = api.VerifyModel(id=next(self._ids), reference=reference, dimensions=dimensions)
         return self._ask(request, api.Verified)
 
+    def check(self, *, repair: bool = False) -> Generator[api.Progress | api.Checked, None, None]:
+        """Compare all parts of the library, and mend what differs; the last message is the answer.
+
+        Closing the generator stops it; use it in `contextlib.closing`.
+        """
+        request = api.Check(id=next(self._ids), repair=repair)
+        ended = False
+        try:
+            self._send(request)
+            while not ended:
+                message = self._receive()
+                if isinstance(message, api.Welcome) or message.id not in (request.id, 0):
+                    continue
+                if isinstance(message, api.Failed):
+                    ended = True
+                    raise IndexerError(message.title, message.message)
+                if isinstance(message, api.Progress | api.Checked):
+                    ended = isinstance(message, api.Checked)
+                    yield message
+        finally:
+            if not ended:
+                self._cancel(request.id)
+
     def stop(self) -> None:
         """End the service and wait until it has let go of the library."""
         self._ask(api.Stop(id=next(self._ids)), api.Done)

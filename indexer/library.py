@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +28,13 @@ from indexer.embed.thread import EncoderThread
 from indexer.embed.tokens import TokenCounter
 from indexer.embed.verify import verified
 from indexer.errors import FatalError, IndexerError
+from indexer.examine import examine
 from indexer.manners import Governor, reserve
 from indexer.models import Live, Models
 from indexer.pipeline import Pipeline
 from indexer.search import Searcher, WordSearcher
 from indexer.settings import Settings
-from indexer.store import Store, VectorIndex, check_chroma_server
+from indexer.store import Key, Store, VectorIndex, check_chroma_server
 from indexer.watch import FileChange, Rules, Watcher
 from indexer.workers import WorkerPool
 
@@ -39,15 +43,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TOLD_S = 0.25
+
 
 class Library:
     """Everything behind the socket, wired together: store, encoder, children, pipeline, watcher."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, key: Key | None = None) -> None:
         self.data_dir = data_dir
+        self._secret = key is not None
         self._stamp = settings_module.stamp(data_dir)
         self.settings = settings_module.load(data_dir)
-        self.store = Store(data_dir, self.settings.chroma)
+        self.store = Store(data_dir, self.settings.chroma, key)
         self.by_words = WordSearcher(self.store)
         self.models = Models(
             self.store,
@@ -71,6 +78,8 @@ class Library:
         # Two clients may add, remove or set at once; what is asked second sees what the first did.
         self._changing = threading.RLock()
         self._restarting = threading.Lock()
+        self._checking = threading.Lock()
+        self._checks = ThreadPoolExecutor(1, thread_name_prefix="check")
         self.stopping = False
 
     # --- beginning and end --------------------------------------------------------------------
@@ -102,6 +111,7 @@ class Library:
             max_tokens=cutter.max_tokens,
             settings=self.settings,
             scratch=self.data_dir,
+            secret=self._secret,
         )
         self._pipeline = Pipeline(
             self.store,
@@ -168,6 +178,7 @@ class Library:
         self.manners.stop()
         if self._watcher is not None:
             self._watcher.close()
+        self._checks.shutdown()  # one that runs stops, now that we do
         self.models.close()
         if self._pipeline is not None:
             self._pipeline.stop()
@@ -340,15 +351,72 @@ class Library:
                 self._counter = (tokenizer, TokenCounter(tokenizer))
             return tuple(self._counter[1].counts(texts))
 
+    # --- check ----------------------------------------------------------------------------------
+
+    async def check(self, request: api.Check) -> AsyncGenerator[api.Progress | api.Checked, None]:
+        """Compare all parts of the library and mend them; progress, and at last what was found.
+
+        Closing the generator stops it.
+
+        Raises:
+            IndexerError: Another check runs, or the disk is full or failing.
+        """
+        pipeline = self.pipeline  # says so where there is none
+        if not self._checking.acquire(blocking=False):
+            raise IndexerError("A check is running already", "Wait for its end, or stop it.")
+        loop, stopped = asyncio.get_running_loop(), threading.Event()
+        told: asyncio.Queue[api.Progress] = asyncio.Queue()
+        last = [-math.inf]
+
+        def tell(what: str, done: int, total: int) -> None:
+            if time.monotonic() - last[0] >= _TOLD_S:
+                last[0] = time.monotonic()
+                progress = api.Progress(id=request.id, done=done, total=total, current=what)
+                loop.call_soon_threadsafe(told.put_nowait, progress)
+
+        def work() -> api.Checked:
+            try:
+                live = self._live
+                # A model that is being filled anyway is not filled twice.
+                refill = None if self.models.switch is not None else (live.encoder, live.index)
+                return examine(
+                    self.store,
+                    pipeline,
+                    self._new_rules,
+                    repair=request.repair,
+                    refill=refill,
+                    tell=tell,
+                    stop=lambda: stopped.is_set() or self.stopping,
+                )
+            finally:
+                self._checking.release()
+
+        # Apart from the threads that answer everything else, as it may take minutes.
+        running = loop.run_in_executor(self._checks, work)
+        try:
+            while not running.done():
+                progress = None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TOLD_S):
+                        progress = await told.get()
+                if progress is not None:
+                    yield progress
+            yield msgspec.structs.replace(await running, id=request.id)
+        finally:
+            stopped.set()
+
     # --- folders --------------------------------------------------------------------------------
 
     def rules_of(self, root: str) -> Rules:
         """The ignore rules of a folder of the library."""
         rules = self._rules.get(root)
         if rules is None:
-            own = (self.data_dir, settings_module.cache_dir())
-            rules = self._rules[root] = Rules(root, self.settings, excluded=own)
+            rules = self._rules[root] = self._new_rules(root)
         return rules
+
+    def _new_rules(self, root: str) -> Rules:
+        own = (self.data_dir, settings_module.cache_dir())
+        return Rules(root, self.settings, excluded=own)
 
     def add_folder(self, path: str) -> None:
         """Add a folder and begin to index it.
@@ -474,6 +542,8 @@ class Library:
         """Whether ending now would leave known work undone."""
         if self._pipeline is None:
             return self._failure is None
+        if self.store.forgetting:
+            return True
         if self.settings.paused:
             return False
         switch = self.models.switch
@@ -508,6 +578,7 @@ class Library:
                 current="",
                 encoder=encoder,
                 index=self.store.accelerator,
+                lock="open" if self._secret else "off",
                 switch=switch,
                 notices=tuple(notices),
             )
@@ -542,6 +613,7 @@ class Library:
             current=progress.current,
             encoder=encoder,
             index=self.store.accelerator,
+            lock="open" if self._secret else "off",
             switch=switch,
             speed=self.settings.speed,
             slowed=pace.why if working and not self.settings.paused else "",
@@ -609,7 +681,7 @@ class Library:
             present = self._edited()[0] or self.settings
             new = msgspec.structs.replace(present, **{name: getattr(new, name) for name in names})
             if new.chroma.url:
-                check_chroma_server(new.chroma)
+                self._check_chroma(new)
             try:
                 settings_module.save(self.data_dir, new)
             except OSError as error:
@@ -634,7 +706,7 @@ class Library:
             edited, stamp = self._edited()
             if edited is not None:
                 if edited.chroma.url:
-                    check_chroma_server(edited.chroma)
+                    self._check_chroma(edited)
                 self._follow(edited)
         except IndexerError as error:
             if "settings" not in self._notices:
@@ -667,11 +739,25 @@ class Library:
         if old.chroma != new.chroma:
             self.store.use_chroma(new.chroma)
         if (old.ignore, old.index_hidden) != (new.ignore, new.index_hidden):
+            self.store.forget_soon()
             for root in self.store.roots():
                 self._rules.pop(root.path, None)
                 self._open_root(root.path)
         if new.max_file_mb > old.max_file_mb:
             self._retry_larger_than(old.max_file_mb << 20)
+
+    def _check_chroma(self, new: Settings) -> None:
+        check_chroma_server(new.chroma)
+        if self._secret:
+            raise IndexerError(
+                "The library is encrypted",
+                "A Chroma server would keep its vectors as they are, so it is not used. Encryption can be turned "
+                "off: dragoman lock off",
+            )
+
+    def tell(self, name: str, title: str, message: str) -> None:
+        """Show a notice to the person; a later one of the same name takes its place."""
+        self._notices[name] = api.Notice(title=title, message=message)
 
     def _retry_larger_than(self, size: int) -> None:
         """Files that were skipped for their size; no sweep sees them, as they are unchanged."""

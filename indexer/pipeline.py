@@ -494,6 +494,11 @@ class Pipeline:
             if state is not None:
                 self._enqueue(path, state.root, state.size, state.mtime_ns, order=0, forced=True)
 
+    def awaits(self, path: str) -> bool:
+        """Whether a file waits for its turn or is in hand."""
+        with self._state:
+            return path in self._pending or path in self._in_hand
+
     def forget(self, root: str) -> None:
         """Drop everything queued for a folder that is leaving the library or has gone offline."""
         with self._apply, self._state:

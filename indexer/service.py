@@ -259,6 +259,11 @@ class _Connection:
             case api.Embed():
                 await self._server.started.wait()
                 await self.send(await library.embed(request))
+            case api.Check():
+                await self._server.started.wait()
+                async with contextlib.aclosing(library.check(request)) as checking:
+                    async for told in checking:
+                        await self.send(told)
             case api.Stop(id=i):
                 await self.send(api.Done(id=i))
                 self._server.stop()

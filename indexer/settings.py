@@ -173,6 +173,34 @@ def load(data_dir: Path) -> Settings:
         raise FatalError("The settings cannot be read", message) from error
 
 
+def salvage(data_dir: Path) -> tuple[int, tuple[str, ...], Path]:
+    """Put settings aside that cannot be read, and store those of them that can.
+
+    Args:
+        data_dir: The library's data folder.
+
+    Returns:
+        How many were kept, the names of those that were not, and where the damaged file is.
+    """
+    file = data_dir / SETTINGS_FILE
+    aside = file.with_name(SETTINGS_FILE + ".damaged")
+    kept: dict[str, object] = {}
+    lost: list[str] = []
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8", errors="replace"))
+    except tomllib.TOMLDecodeError:
+        found, lost = {}, ["all of them"]
+    for name, value in found.items():
+        try:
+            msgspec.convert({name: value}, Settings)
+            kept[name] = value
+        except msgspec.ValidationError:
+            lost.append(name)
+    file.replace(aside)
+    save(data_dir, msgspec.convert(kept, Settings))
+    return len(kept), tuple(lost), aside
+
+
 def stamp(data_dir: Path) -> tuple[int, int, int] | None:
     """What changes when somebody writes the settings' file; None where there is none."""
     try:

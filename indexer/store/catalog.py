@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import api
+from indexer.api import DAMAGED
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.store import vault
 from indexer.store.cipher import Key
 from indexer.store.database import (
     CATALOG_FILE,
-    DAMAGED,
     LOCK_FILE,
     Database,
     errors,

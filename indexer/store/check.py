@@ -21,11 +21,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from indexer.api import Difference
+from indexer.api import DAMAGED, Difference
 from indexer.errors import FatalError, IndexerError
 from indexer.store import lexical
 from indexer.store.catalog import Catalog
-from indexer.store.database import DAMAGED, Database
+from indexer.store.database import Database
 from indexer.store.ledger import TEXT_BITS, TEXT_MASK, checksum, numbers
 from indexer.store.vectors import VectorIndex
 
@@ -58,11 +58,15 @@ class Outcome(NamedTuple):
     Attributes:
         differences: One for each kind of difference.
         reread: Files that have to be read again, whatever the catalog says of their size and time.
+        texts: How many texts there are.
+        compared: Whether the accelerator was compared; it is not while it is being filled.
         salvage: Whether the catalog has to be saved with `indexer.store.salvage`.
     """
 
     differences: list[Difference]
     reread: list[str]
+    texts: int = 0
+    compared: bool = True
     salvage: bool = False
 
 
@@ -234,11 +238,12 @@ class Examination:
         self._texts()
         self._words()
         self._vectors()
+        compared = True
         for index in self._indexes:
             self._matrix(index)
-            self._accelerator(index)
+            compared = self._accelerator(index) and compared
         self._leftovers()
-        return Outcome(self._found, self._mark_reread())
+        return Outcome(self._found, self._mark_reread(), self._count("texts"), compared)
 
     # --- small things ----------------------------------------------------------------------
 
@@ -530,7 +535,7 @@ class Examination:
             if not rows:
                 break
             for key, data, crc, text_hash in rows:
-                if not isinstance(data, bytes) or not _is_vector(data):
+                if not isinstance(data, bytes) or not is_vector(data):
                     damaged.append(key)
                 elif crc is None:
                     unsummed.append((checksum(text_hash, data), key))
@@ -587,10 +592,10 @@ class Examination:
             wrong,
         )
 
-    def _accelerator(self, index: VectorIndex) -> None:
+    def _accelerator(self, index: VectorIndex) -> bool:
         compared = index.compare_accelerator(lambda done, total: self._tell("the search index", done, total))
         if compared is None:
-            return
+            return not index.accelerated
         broken = sum(map(len, (compared.lost, compared.wrong)))
         many = broken > compared.known // _SHARE + _LEAST
         if self._repair and (broken or len(compared.strange)):
@@ -609,6 +614,7 @@ class Examination:
                 advice="They go with its next compaction." if harmless else "",
                 harmless=harmless,
             )
+        return True
 
     # --- files beside the catalog ----------------------------------------------------------
 
@@ -705,7 +711,7 @@ def _instances(
     yield np.array(docs, np.int64), np.array(crcs, np.uint64), np.array(places, np.uint64)
 
 
-def _is_vector(data: bytes) -> bool:
+def is_vector(data: bytes) -> bool:
     """Whether stored bytes are a vector at all."""
     if len(data) % 2:
         return False

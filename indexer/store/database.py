@@ -12,15 +12,12 @@ from typing import IO, Any
 
 import apsw
 
+from indexer.api import DAMAGED
 from indexer.errors import FatalError, IndexerError
 from indexer.store import cipher
 
 CATALOG_FILE = "catalog.sqlite"
 LOCK_FILE = "store.lock"
-
-
-# Title of the error that `dragoman check --repair` can do something about.
-DAMAGED = "The catalog is damaged"
 
 
 class Database(apsw.Connection):

@@ -1,0 +1,156 @@
+"""`dragoman check`: compare all parts of the library, and mend them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexer import api
+from indexer import settings as settings_module
+from indexer.client import IndexerClient, stop_service
+from indexer.errors import FatalError, IndexerError
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+# The helpers for terminals are in `cli`, which imports this module; so they are imported where they are used.
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="FOLDER", help="Use a separate library kept in this folder.", show_default=False
+    ),
+]
+
+
+def check(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Compare files, catalog, words, vectors and search index; say what differs and, with --repair, mend it.
+
+    Searching goes on meanwhile. Nothing is embedded again but what is damaged. The exit code is 0 when all
+    agrees or was mended, and 1 otherwise.
+    """
+    from indexer import cli
+
+    folder = cli._data_dir(context, data_dir)
+    saved: list[str] = []
+    console = cli._console(stderr=True)
+    with console.status("Checking ...") if console.is_terminal else contextlib.nullcontext() as shown:
+        if repair:
+            saved += save_settings(folder)
+        try:
+            checked = _ask(folder, repair, shown)
+        except FatalError as error:
+            if not repair or error.title != api.DAMAGED:
+                raise
+            checked = None
+        if repair and (checked is None or checked.salvage):
+            stop_service(folder)
+            saved += salvage(folder)
+            checked = _ask(folder, repair, shown)
+    assert checked is not None
+    left = [d for d in checked.differences if not d.harmless and d.mended < d.count]
+    if as_json:
+        answer = {"saved": saved, **cli._builtins(checked)}
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
+    else:
+        _print(checked, saved, repair=repair)
+    if left or (checked.salvage and not repair):
+        raise typer.Exit(1)
+
+
+def _ask(folder: Path, repair: bool, shown: Status | None) -> api.Checked:
+    with (
+        IndexerClient(folder, name="check") as client,
+        contextlib.closing(client.check(repair=repair)) as messages,
+    ):
+        for message in messages:
+            if isinstance(message, api.Checked):
+                return message
+            if shown is not None:
+                share = f" {100 * message.done // message.total} %" if message.total else ""
+                shown.update(f"Checking {message.current} ...{share}")
+    raise IndexerError("The check did not end", "Try again.")
+
+
+def _print(checked: api.Checked, saved: list[str], *, repair: bool) -> None:
+    from indexer import cli
+
+    console = cli._console()
+    for line in saved:
+        console.print(cli._safe(line), soft_wrap=True, highlight=False)
+    for difference in checked.differences:
+        mark = "[green]mended[/]" if difference.mended >= difference.count else "[yellow]differs[/]"
+        if difference.harmless and not difference.mended:
+            mark = "harmless"
+        advice = f" {cli._safe(difference.advice)}" if difference.advice else ""
+        what = cli._safe(f"{difference.count:,} {difference.what}")
+        console.print(f"{mark:<10} {what}.{advice}", soft_wrap=True, highlight=False)
+    wrong = [d for d in checked.differences if not d.harmless]
+    if not wrong:
+        console.print(
+            f"All agrees: {checked.files:,} files, {checked.texts:,} texts and their vectors"
+            f" ({checked.took_s:.1f} s).",
+            highlight=False,
+        )
+    elif repair:
+        console.print(f"{checked.embedded:,} texts were embedded again.", highlight=False)
+    else:
+        console.print("Mend it: dragoman check --repair", highlight=False)
+    if not checked.index:
+        console.print("The search index is just being built and was not compared; exact search serves.")
+
+
+def save_settings(folder: Path) -> list[str]:
+    """Put settings aside that cannot be read, and keep of them what can be; what was done, in words."""
+    try:
+        settings_module.load(folder)
+    except FatalError:
+        kept, lost, aside = settings_module.salvage(folder)
+        gone = f", and these were lost: {', '.join(lost)}" if lost else ""
+        return [f"Of the settings {kept} could be kept{gone}. The damaged file is {aside}."]
+    return []
+
+
+def salvage(folder: Path) -> list[str]:
+    """Save what can be read of a damaged catalog while no service runs; what was saved and lost, in words.
+
+    Raises:
+        IndexerError: It cannot be done.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "indexer.store.salvage", str(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=str(folder),
+        env=_environment(),
+    )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise IndexerError(
+            "The catalog could not be saved", f"The program for it ended with code {done.returncode}."
+        ) from None
+    if "title" in answer:
+        raise IndexerError(answer["title"], answer["message"])
+    return [str(line) for line in answer["lines"]]
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    from indexer.client import _import_path
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())}

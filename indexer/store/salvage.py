@@ -1,0 +1,363 @@
+"""Saves what can be read of a catalog that SQLite cannot read as a whole any more, into a new one.
+
+`python -m indexer.store.salvage FOLDER` while no service runs. Tables are read row by row, around the damaged
+pages. A text is believed that has the hash it should have, a vector that has its checksum, a file whose
+passages are all there. Folders are kept, and so are vectors whose file is not: when the file is read again,
+its texts are found to be embedded already. Everything else is made again: words, matrix, accelerator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+from indexer.errors import FatalError, IndexerError
+from indexer.store.catalog import KEEP_AHEAD_S
+from indexer.store.check import is_vector
+from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, rewritten, synced, take_lock
+from indexer.store.ledger import TEXT_BITS, TEXT_MASK, checksum
+from indexer.store.schema import check_version, upgrade
+
+log = logging.getLogger(__name__)
+
+_PAGE = 500
+_TOP = (1 << 63) - 1
+ASIDE = "catalog.damaged"
+
+
+class Saved(NamedTuple):
+    """What became of a damaged catalog.
+
+    Attributes:
+        kept: Rows that were saved, by table.
+        lost: Rows, or stretches of them, that were not, by table, as far as they can be counted.
+        aside: Where the damaged file is.
+    """
+
+    kept: Counter[str]
+    lost: Counter[str]
+    aside: Path
+
+    def lines(self) -> list[str]:
+        """For people."""
+        kept, lost = self.kept, self.lost
+        found = [
+            f"Saved: {kept['roots']:,} folders, {kept['files']:,} files, {kept['texts']:,} texts"
+            f" and {kept['vectors']:,} vectors."
+        ]
+        if lost:
+            found.append(
+                "Lost, and made again from the files: "
+                + ", ".join(f"{count:,} of {name}" for name, count in sorted(lost.items()))
+                + "."
+            )
+        if not kept["roots"]:
+            found.append("The list of folders could not be read: add your folders again.")
+        found.append(f"The damaged file is kept as {self.aside}; delete it when all is well.")
+        return found
+
+
+def salvage(folder: Path) -> Saved:
+    """Make a new catalog of what can be read of the one in a data folder.
+
+    The damaged one stays beside it, under another name.
+
+    Raises:
+        FatalError: A service works on the folder, or a newer program made it.
+        IndexerError: There is no catalog, or no room for another.
+    """
+    file = folder / CATALOG_FILE
+    owner = take_lock(folder / LOCK_FILE)
+    try:
+        if not file.exists():
+            raise IndexerError("There is no catalog", f"{file} does not exist.")
+        new = rewritten(file)
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        kept: Counter[str] = Counter()
+        lost: Counter[str] = Counter()
+        target = Database(str(new))
+        try:
+            target.pragma("synchronous", "off")  # it is waited for once, at the end
+            target.pragma("secure_delete", True)
+            upgrade(target)
+            source = _open(file)
+            if source is not None:
+                try:
+                    with target:
+                        _Copy(source, target, kept, lost).run()
+                finally:
+                    source.close()
+            else:
+                lost["the whole catalog"] += 1
+        finally:
+            target.close()
+        synced(new)
+        aside = _put_aside(file)
+        new.replace(file)
+        synced(folder)
+        for mirror in folder.glob("vectors-*.f32"):
+            mirror.unlink(missing_ok=True)
+        return Saved(kept, lost, aside)
+    except apsw.FullError as error:
+        raise IndexerError("The disk is full", "Make room for a second copy of the catalog.") from error
+    finally:
+        owner.close()
+
+
+def _open(file: Path) -> Database | None:
+    """The damaged catalog; None where not even its tables can be told."""
+    source = Database(str(file))
+    try:
+        source.pragma("writable_schema", True)  # what is wrong with one table is not to hide the others
+        check_version(source, file)
+        source.ask("SELECT 1 FROM sqlite_master LIMIT 1")
+    except FatalError:
+        raise
+    except apsw.Error as error:
+        log.warning("the catalog cannot be read at all: %s", error)
+        source.close()
+        return None
+    return source
+
+
+def _put_aside(file: Path) -> Path:
+    """Move the damaged catalog with its log to a folder of its own."""
+    aside = file.with_name(ASIDE)
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir(mode=0o700)
+    # The log first: a log beside a new file would be taken for that file's.
+    for name in (file.name + "-wal", file.name + "-shm", file.name):
+        if (file.parent / name).exists():
+            (file.parent / name).replace(aside / name)
+    synced(file.parent)
+    return aside
+
+
+class _Copy:
+    """One run from the damaged catalog to the new one."""
+
+    def __init__(self, source: Database, target: Database, kept: Counter[str], lost: Counter[str]) -> None:
+        self._source, self._target = source, target
+        self._kept, self._lost = kept, lost
+
+    def run(self) -> None:
+        """Copy what is sound, in the order in which rows refer to one another."""
+        self._meta()
+        self._plain("roots", "id, path, online, device")
+        self._plain("models", "id, key, dim, reference, dimensions, name, role, keep")
+        hashes = self._texts()
+        self._files(hashes)
+        self._vectors(hashes)
+        db = self._target
+        db.execute("DELETE FROM texts WHERE hash IS NULL OR length(hash) != 16")
+        db.execute(
+            "UPDATE texts SET unused_since = CASE WHEN EXISTS(SELECT 1 FROM chunks WHERE text_id = texts.id)"
+            " THEN NULL ELSE ? END",
+            (time.time() + KEEP_AHEAD_S,),
+        )
+        # Ids in between are free again. Whatever an accelerator has under any id is not believed any more.
+        db.execute(
+            "WITH RECURSIVE ids(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids"
+            " WHERE id < (SELECT max(id) FROM texts))"
+            " INSERT INTO free_texts SELECT id FROM ids WHERE id NOT IN (SELECT id FROM texts)"
+            " AND EXISTS(SELECT 1 FROM texts)"
+        )
+        db.execute("INSERT OR REPLACE INTO meta VALUES('unanalysed', 1)")
+
+    # --- tables ----------------------------------------------------------------------------
+
+    def _meta(self) -> None:
+        try:
+            marks = dict(self._source.ask("SELECT key, value FROM meta"))
+        except apsw.Error:
+            self._lost["notes on the library"] += 1
+            return
+        # Another identity, so that no mirror and no server's copy is taken for this one's.
+        kept = [(k, v) for k, v in marks.items() if k in {"residue", "scrubbing", "hurry"}]
+        self._target.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", kept)
+
+    def _plain(self, table: str, columns: str) -> None:
+        marks = ", ".join("?" * (columns.count(",") + 1))
+        for row in self._rows(table, columns):
+            self._put(table, f"INSERT INTO {table}({columns}) VALUES({marks})", row)
+
+    def _put(self, table: str, statement: str, row: tuple[Any, ...]) -> bool:
+        try:
+            self._target.execute(statement, row)
+        except (apsw.ConstraintError, apsw.MismatchError):
+            self._lost[table] += 1
+            return False
+        self._kept[table] += 1
+        return True
+
+    def _texts(self) -> dict[int, bytes]:
+        """Save the texts' ids and hashes; they, by id."""
+        hashes: dict[int, bytes] = {}
+        for text_id, text_hash, lang in self._rows("texts", "id, hash, lang"):
+            if isinstance(text_hash, bytes) and len(text_hash) == 16 and 0 < text_id <= TEXT_MASK:
+                row = (text_id, text_hash, 0.0, lang if isinstance(lang, str) else "")
+                if self._put(
+                    "texts", "INSERT INTO texts(id, hash, unused_since, lang) VALUES(?, ?, ?, ?)", row
+                ):
+                    hashes[text_id] = text_hash
+            else:
+                self._lost["texts"] += 1
+        return hashes
+
+    def _files(self, hashes: dict[int, bytes]) -> None:
+        """Save files whose passages are all there and have the texts they should have."""
+        columns = "id, path, root, size, mtime_ns, content, status, media, code_language, title, chunks"
+        roots = {row[0] for row in self._target.ask("SELECT id FROM roots")}
+        marks = ", ".join("?" * 11)
+        for row in self._rows("files", columns):
+            if row[2] in roots:
+                self._put("files", f"INSERT INTO files({columns}) VALUES({marks})", row)
+            else:
+                self._lost["files"] += 1
+        for row in self._rows("problems", "file, kind, title, message, at"):
+            self._put("problems", "INSERT INTO problems VALUES(?, ?, ?, ?, ?)", row)
+        fields = "id, file, slot, text_id, start, end, lang, locator, context, text"
+        for row in self._rows("chunks", fields):
+            text, context = row[9], row[8]
+            if not isinstance(text, str) or not isinstance(context, str) or row[3] not in hashes:
+                self._lost["passages"] += 1
+                continue
+            embedded = f"{context}\n{text}" if context else text
+            now = hashlib.blake2b(embedded.encode(), digest_size=16).digest()
+            if now != hashes[row[3]] and "\ufffd" not in embedded:
+                self._lost["passages"] += 1
+                continue
+            self._put("chunks", f"INSERT INTO chunks({fields}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        db = self._target
+        db.execute("DELETE FROM chunks WHERE file NOT IN (SELECT id FROM files)")
+        db.execute("DELETE FROM problems WHERE file NOT IN (SELECT id FROM files WHERE status = kind)")
+        partly = db.ask(
+            "SELECT files.id FROM files LEFT JOIN chunks ON chunks.file = files.id GROUP BY files.id"
+            " HAVING files.chunks != count(DISTINCT slot) OR files.chunks != count(slot)"
+            " OR files.chunks != coalesce(max(slot) + 1, 0)"
+            " OR (status != 'indexed' AND files.id NOT IN (SELECT file FROM problems))"
+        )
+        db.executemany("DELETE FROM chunks WHERE file = ?", partly)
+        db.executemany("DELETE FROM files WHERE id = ?", partly)
+        self._kept["files"] -= len(partly)
+        if partly:
+            self._lost["files"] += len(partly)
+
+    def _vectors(self, hashes: dict[int, bytes]) -> None:
+        lengths = {row[0]: 2 * row[1] for row in self._target.ask("SELECT id, dim FROM models")}
+        try:
+            summed = "crc" in {row[1] for row in self._source.ask("PRAGMA table_info(vectors)")}
+        except apsw.Error:
+            summed = True
+        for key, data, crc in self._rows("vectors", "key, data, crc" if summed else "key, data, NULL"):
+            text_hash = hashes.get(key & TEXT_MASK)
+            sound = (
+                text_hash is not None
+                and isinstance(data, bytes)
+                and len(data) == lengths.get(key >> TEXT_BITS)
+                and is_vector(data)
+                and (crc is None or crc == checksum(text_hash, data))
+            )
+            if sound and text_hash is not None:
+                row = (key, data, checksum(text_hash, data))
+                self._put("vectors", "INSERT INTO vectors(key, data, crc) VALUES(?, ?, ?)", row)
+            else:
+                self._lost["vectors"] += 1
+
+    # --- reading around damage ---------------------------------------------------------------
+
+    def _rows(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a table in order of their ids, as many as can be read."""
+        at = -(1 << 62)
+        while True:
+            query = (
+                f"SELECT rowid, {columns} FROM {table} NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
+            )
+            rows: list[Any] | None
+            try:
+                rows = self._source.ask(query, (at, _PAGE))
+            except apsw.Error:
+                rows = self._singly(query, at)
+                if rows is None:
+                    self._lost[table] += 1
+                    following = self._behind(table, at)
+                    if following is None:
+                        return
+                    at = following
+                    continue
+            for row in rows:
+                yield row[1:]
+            if not rows:
+                return
+            at = rows[-1][0] + 1
+
+    def _singly(self, query: str, at: int) -> list[Any] | None:
+        """The readable rows from an id on, until one is not; None when the first is not."""
+        found: list[Any] = []
+        while len(found) < _PAGE:
+            try:
+                rows = self._source.ask(query, (at, 1))
+            except apsw.Error:
+                return found or None
+            if not rows:
+                break
+            found += rows
+            at = rows[0][0] + 1
+        return found
+
+    def _behind(self, table: str, at: int) -> int | None:
+        """The first id after a damaged place at which reading goes on; None where there is none."""
+        query = f"SELECT rowid FROM {table} NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT 1"
+
+        def reads(number: int) -> int | None:
+            try:
+                rows = self._source.ask(query, (number,))
+            except apsw.Error:
+                return None
+            return int(rows[0][0]) if rows else _TOP
+
+        step, low = 1, max(at, 0)
+        while (found := reads(low + step)) is None:
+            low += step
+            step *= 2
+            if low + step > 1 << 61:
+                return None
+        high = low + step
+        while low + 1 < high:
+            middle = (low + high) // 2
+            here = reads(middle)
+            if here is None:
+                low = middle
+            else:
+                high, found = middle, here
+        return None if found == _TOP else found
+
+
+def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> int:
+    """Salvage the catalog of a data folder; one line of JSON says how it went."""
+    parser = argparse.ArgumentParser(prog="python -m indexer.store.salvage", description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    try:
+        saved = salvage(parser.parse_args(argv).folder)
+    except IndexerError as error:
+        write(json.dumps({"title": error.title, "message": error.message}) + "\n")
+        return 1
+    write(json.dumps({"lines": saved.lines(), "kept": saved.kept, "lost": saved.lost}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
