@@ -751,8 +751,8 @@ class Library:
         if self._secret:
             raise IndexerError(
                 "The library is encrypted",
-                "A Chroma server would keep its vectors as they are, so it is not used. Encryption can be turned "
-                "off: dragoman lock off",
+                "A Chroma server would keep its vectors as they are, so it is not used. Encryption can be "
+                "turned off: dragoman lock off",
             )
 
     def tell(self, name: str, title: str, message: str) -> None:

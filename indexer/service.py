@@ -34,6 +34,7 @@ from indexer.errors import FatalError, IndexerError
 from indexer.library import Library
 from indexer.query import complete
 from indexer.settings import Settings, private_folder
+from indexer.vault import Closed, Vault, opened
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ GOODBYE_S = 2.0
 STATUS_EVERY_S = 0.25
 SETTINGS_EVERY_S = 2.0
 IDLE_SECONDS = 120.0
+_UNLOCKED_PATIENCE = 5
 SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
 
@@ -191,6 +193,8 @@ class _Connection:
             await self.send(api.Failed(id=request.id, title="Internal error", message=message))
 
     async def _carry_out(self, request: api.Request) -> None:
+        vault = self._server.vault
+        await vault.ready(request)
         library = self._server.library
         run = asyncio.to_thread
         library.attend(request)
@@ -264,6 +268,19 @@ class _Connection:
                 async with contextlib.aclosing(library.check(request)) as checking:
                     async for told in checking:
                         await self.send(told)
+            case api.GetLock(id=i):
+                await self.send(await vault.describe(i))
+            case api.Unlock(id=i):
+                await vault.unlock(request)
+                await self.send(api.Done(id=i))
+            case api.Remember(id=i):
+                await vault.remember(request)
+                await self.send(api.Done(id=i))
+            case api.SetLock(id=i):
+                async with contextlib.aclosing(vault.change(request)) as changing:
+                    async for progress in changing:
+                        await self.send(progress)
+                await self.send(api.Done(id=i))
             case api.Stop(id=i):
                 await self.send(api.Done(id=i))
                 self._server.stop()
@@ -306,8 +323,9 @@ class _Connection:
 class Server:
     """The socket and the life of the process."""
 
-    def __init__(self, library: Library, *, idle_seconds: float) -> None:
-        self.library = library
+    def __init__(self, library: Library | Closed, *, idle_seconds: float) -> None:
+        self.library: Any = library  # while it is locked, what refuses in its place
+        self.vault = Vault(library.data_dir, library, self._exchange)
         self.key = secrets.token_urlsafe(32)
         self.release = __version__
         self.started = asyncio.Event()
@@ -337,7 +355,8 @@ class Server:
         endpoint = self.library.data_dir / ENDPOINT_FILE
         _write_private(endpoint, json.dumps({"address": address, "key": self.key, "pid": os.getpid()}))
         on_listening()
-        start = asyncio.create_task(self._start_library())
+        self._start = asyncio.create_task(self._start_library())
+        self.vault.begin()
         works = (self._push_statuses(), self._end_when_unneeded(), self._follow_settings())
         beside = [asyncio.create_task(work) for work in works]
         try:
@@ -348,7 +367,8 @@ class Server:
             listener.close()
             endpoint.unlink(missing_ok=True)
             Path(address).unlink(missing_ok=True)
-            await start
+            await self.vault.end()
+            await self._start
             await asyncio.to_thread(self.library.close)
             # Clients that wait for the end see it only now, when the library is free again.
             for connection in list(self._connections):
@@ -364,6 +384,13 @@ class Server:
             await asyncio.to_thread(self.library.start)
         finally:
             self.started.set()
+
+    async def _exchange(self, library: Library | Closed) -> None:
+        """Put another library, or what stands for it, in the place of the present one."""
+        await self._start
+        self.library = library
+        self.started.clear()
+        self._start = asyncio.create_task(self._start_library())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, reader, writer)
@@ -410,7 +437,10 @@ class Server:
             await asyncio.sleep(min(1.0, self._idle_seconds / 4))
             if self._connections or self.library.busy:
                 self._needed_at = time.monotonic()
-            elif time.monotonic() - self._needed_at > self._idle_seconds:
+            elif time.monotonic() - self._needed_at > self._idle_seconds * (
+                # Its end forgets the key, and somebody has to enter the passphrase again.
+                _UNLOCKED_PATIENCE if self.vault.encrypted else 1
+            ):
                 log.info("Nobody needs the service any more")
                 self._stop.set()
 
@@ -513,7 +543,7 @@ def main(argv: list[str] | None = None) -> int:
         tell({"title": "The data folder cannot be used", "message": f"{data_dir}: {error.strerror}."})
         return 1
     try:
-        library = Library(data_dir)
+        library = opened(data_dir)
     except IndexerError as error:
         log.warning("%s", error.title)
         tell({"title": error.title, "message": error.message})

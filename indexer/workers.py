@@ -150,6 +150,26 @@ class ChunkFile(Sequence[Chunk]):
                 Path(self._name).unlink(missing_ok=True)
 
 
+class ChunkMemory(ChunkFile):
+    """The same in memory, as the children encoded them."""
+
+    def __init__(self) -> None:
+        """An empty one."""
+        self._ends = [0]
+        self._length = 0
+        self._encoded: list[bytes] = []
+
+    def add(self, piece: bytes, count: int) -> None:
+        """Append a piece; see `ChunkFile.add`."""
+        self._encoded.append(bytes(piece))
+        self._ends.append(self._ends[-1] + len(piece))
+        self._length += count
+
+    def piece(self, number: int) -> tuple[Chunk, ...]:
+        """The chunks of a piece, from 0. May be called from any thread."""
+        return _piece_decoder.decode(self._encoded[number]).chunks
+
+
 def _read_at(file: int, start: int, length: int) -> bytes:
     found = bytearray()
     while len(found) < length:
@@ -295,6 +315,7 @@ class WorkerPool:
         max_tokens: int,
         settings: Settings,
         scratch: Path | None = None,
+        secret: bool = False,
     ) -> None:
         """Make a pool; no process is started before the first call.
 
@@ -304,7 +325,9 @@ class WorkerPool:
             max_tokens: Most tokens of a chunk, special tokens not counted.
             settings: For the limits of size, memory and time.
             scratch: Where chunks of large files are kept; None for the system's temporary files.
+            secret: Whether nothing of a file may be on a disk, not even for a moment; then in memory.
         """
+        self._secret = secret
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._settings = settings
@@ -500,7 +523,7 @@ class WorkerPool:
     def _collect(self, child: _Child, answer: _Prepared) -> _Prepared | None:
         """The pieces of a large file that follow its answer; None when the child ends instead."""
         try:
-            chunks = ChunkFile(self._scratch)
+            chunks = ChunkMemory() if self._secret else ChunkFile(self._scratch)
             for number in range(answer.pieces):
                 body = child.next()
                 if body is None:

@@ -1,6 +1,7 @@
 """What is indexed: files, their chunks and vectors, and the search for the nearest of them."""
 
 from indexer.store.chroma_server import check as check_chroma_server
+from indexer.store.cipher import Key
 from indexer.store.ledger import PendingText
 from indexer.store.lexical import Lexical, Scored, TermMatch
 from indexer.store.store import ModelChangedError, Store
@@ -24,6 +25,7 @@ __all__ = [
     "Counts",
     "FileState",
     "FileUpdate",
+    "Key",
     "Lexical",
     "ModelChangedError",
     "ModelKey",

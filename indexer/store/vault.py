@@ -145,7 +145,7 @@ def key_of(found: Header, passphrase: str) -> Key:
     return key
 
 
-def fits(found: Header, key: Key, data_dir: Path) -> bool:
+def fits(data_dir: Path, key: Key) -> bool:
     """Whether a key that was kept elsewhere opens the catalog."""
     try:
         db = Database(str(data_dir / CATALOG_FILE), apsw.SQLITE_OPEN_READONLY, key)
