@@ -14,7 +14,7 @@ import msgspec
 
 from indexer.settings import EmbeddingServer, Settings
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 # Title of the error that `dragoman check --repair` can do something about.
 DAMAGED = "The catalog is damaged"
 MAX_REQUEST_BYTES = 1 << 20

@@ -19,6 +19,7 @@ from indexer import __version__, api
 from indexer import settings as settings_module
 from indexer.api import local_path
 from indexer.cli_check import check
+from indexer.cli_lock import let_in, lock_app
 from indexer.cli_models import _duration, models_app
 from indexer.cli_servers import chroma
 from indexer.client import IndexerClient, stop_service
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app, name="models")
+app.add_typer(lock_app, name="lock")
 app.command()(chroma)
 app.command()(check)
 
@@ -528,7 +530,15 @@ def _data_dir(context: typer.Context, data_dir: Path | None) -> Path:
 
 
 def _client(context: typer.Context, data_dir: Path | None) -> IndexerClient:
-    return IndexerClient(_data_dir(context, data_dir), name="cli")
+    folder = _data_dir(context, data_dir)
+    client = IndexerClient(folder, name="cli")
+    if settings_module.encrypted(folder):
+        try:
+            let_in(client)
+        except BaseException:
+            client.close()
+            raise
+    return client
 
 
 def _wait(client: IndexerClient) -> None:

@@ -455,6 +455,42 @@ class IndexerClient:
             if not ended:
                 self._cancel(request.id)
 
+    def lock(self) -> api.Lock:
+        """Whether the library is encrypted, and open."""
+        return self._ask(api.GetLock(id=next(self._ids)), api.Lock)
+
+    def unlock(self, passphrase: str, *, remember: bool = False) -> None:
+        """Open a locked library; `remember` puts its key into the system's keyring."""
+        request = api.Unlock(id=next(self._ids), passphrase=passphrase, remember=remember)
+        self._ask(request, api.Done)
+
+    def remember(self, remember: bool) -> None:
+        """Put the key of an open library into the system's keyring, or take it out of there."""
+        self._ask(api.Remember(id=next(self._ids), remember=remember), api.Done)
+
+    def set_lock(
+        self, passphrase: str = "", *, new: str = "", remember: bool = False
+    ) -> Iterator[api.Progress]:
+        """Encrypt the library, change its passphrase, or decrypt it; done when the iterator ends.
+
+        Args:
+            passphrase: The present one; empty when there is none.
+            new: The one it is to have; empty for none.
+            remember: As for `unlock`.
+        """
+        request = api.SetLock(id=next(self._ids), passphrase=passphrase, new=new, remember=remember)
+        self._send(request)
+        while True:
+            message = self._receive()
+            if isinstance(message, api.Welcome) or message.id not in (request.id, 0):
+                continue
+            if isinstance(message, api.Failed):
+                raise IndexerError(message.title, message.message)
+            if isinstance(message, api.Done):
+                return
+            if isinstance(message, api.Progress):
+                yield message
+
     def stop(self) -> None:
         """End the service and wait until it has let go of the library."""
         self._ask(api.Stop(id=next(self._ids)), api.Done)

@@ -15,6 +15,7 @@ from msgspec import Meta
 from indexer.errors import FatalError
 
 SETTINGS_FILE = "settings.toml"
+VAULT_FILE = "vault.json"
 
 # Ranges hold for what is read: the file, and messages. The window's fields keep within them.
 _Count = Annotated[int, Meta(ge=0)]
@@ -137,6 +138,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rerank: bool = False
     reranker: str = ""
     paused: bool = False
+
+
+def encrypted(data_dir: Path) -> bool:
+    """Whether the library opens with a passphrase only; see `indexer.store.vault`."""
+    return (data_dir / VAULT_FILE).exists()
 
 
 def default_data_dir() -> Path:

@@ -33,6 +33,7 @@ from msgspec import Meta
 
 from indexer import api
 from indexer.errors import FatalError, IndexerError
+from indexer.settings import VAULT_FILE
 from indexer.store import cipher
 from indexer.store.cipher import KEY_BYTES, Key
 from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, errors, synced, take_lock
@@ -40,7 +41,6 @@ from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, errors, sy
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-HEADER_FILE = "vault.json"
 PENDING_FILE = "vault.next"
 NEXT_FILE = "catalog.next"
 OLD_FILE = "catalog.old"
@@ -94,7 +94,7 @@ def header(data_dir: Path) -> Header | None:
     Raises:
         FatalError: It is locked and that cannot be read.
     """
-    return _read(data_dir / HEADER_FILE, Header)
+    return _read(data_dir / VAULT_FILE, Header)
 
 
 def unfinished(data_dir: Path) -> bool:
@@ -300,7 +300,7 @@ def remember(data_dir: Path, remembered: bool) -> None:
     """Note whether the key is in the system's keyring."""
     found = header(data_dir)
     if found is not None and found.remembered != remembered:
-        _write(data_dir / HEADER_FILE, msgspec.structs.replace(found, remembered=remembered))
+        _write(data_dir / VAULT_FILE, msgspec.structs.replace(found, remembered=remembered))
 
 
 def admit(data_dir: Path, key: Key | None) -> None:
@@ -359,9 +359,9 @@ def _settle(data_dir: Path) -> None:
             new.replace(file)
         synced(data_dir)
         if pending.to is not None:
-            _write(data_dir / HEADER_FILE, pending.to)
+            _write(data_dir / VAULT_FILE, pending.to)
         else:
-            (data_dir / HEADER_FILE).unlink(missing_ok=True)
+            (data_dir / VAULT_FILE).unlink(missing_ok=True)
         pending = msgspec.structs.replace(pending, stage="wiping")
         _write(note, pending)
     if _wipe_all([old] if pending.to is None else readable(data_dir)):
