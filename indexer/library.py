@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TOLD_S = 0.25
+_FEW = 2000
 
 
 class Library:
@@ -377,8 +378,10 @@ class Library:
         def work() -> api.Checked:
             try:
                 live = self._live
-                # A model that is being filled anyway is not filled twice.
-                refill = None if self.models.switch is not None else (live.encoder, live.index)
+                # An upgrade of the model, which takes hours, is not done a second time here.
+                lacking = live.index.ledger.counts()[1]
+                upgrading = self.models.switch is not None and lacking > _FEW
+                refill = None if upgrading else (live.encoder, live.index)
                 return examine(
                     self.store,
                     pipeline,

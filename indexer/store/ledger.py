@@ -174,7 +174,8 @@ class Ledger:
             if row:
                 found.append(text_id)
                 data.append(row[0][0])
-        return found, self.to_space(unit_rows(b"".join(data), self.model.dim))
+        found, rows = usable_rows(found, data, self.model.dim)
+        return found, self.to_space(rows)
 
     def plain_vectors(self, db: Database, text_ids: npt.NDArray[np.int64]) -> Vector:
         """Vectors as the encoder gave them, float32 (n, dim), unit length; zeros for a text without one."""
@@ -182,8 +183,10 @@ class Ledger:
         query = "SELECT key, data FROM vectors WHERE key IN (SELECT value FROM json_each(?))"
         known: Mapping[int, bytes] = dict(db.ask(query, (json.dumps(keys),)))
         nothing = bytes(2 * self.model.dim)
-        data = b"".join(known.get(key, nothing) for key in keys)
+        stored = (known.get(key, nothing) for key in keys)
+        data = b"".join(each if len(each) == len(nothing) else nothing for each in stored)
         rows = np.frombuffer(data, "<f2").reshape(len(keys), self.model.dim).astype(np.float32)
+        rows[~np.isfinite(rows).all(axis=1)] = 0.0  # damaged ones say nothing
         unit: Vector = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
         return unit
 
@@ -193,8 +196,10 @@ class Ledger:
             "SELECT key, data FROM vectors WHERE key BETWEEN ? AND ? ORDER BY key", self._keys
         )
         while rows := list(itertools.islice(cursor, block)):
-            ids = [row[0] & TEXT_MASK for row in rows]
-            yield ids, self.to_space(unit_rows(b"".join(row[1] for row in rows), self.model.dim))
+            ids, found = usable_rows(
+                [row[0] & TEXT_MASK for row in rows], [row[1] for row in rows], self.model.dim
+            )
+            yield ids, self.to_space(found)
 
     def all_ids(self, db: Database) -> npt.NDArray[np.int64]:
         """Texts with a vector, sorted."""
@@ -354,6 +359,19 @@ def numbers(db: Database, query: str, args: Sequence[Any] = ()) -> npt.NDArray[n
     while len(some := np.fromiter((row[0] for row in itertools.islice(rows, _READ)), np.int64)):
         found.append(some)
     return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def usable_rows(ids: list[int], data: Sequence[bytes], dim: int) -> tuple[list[int], Vector]:
+    """As `unit_rows`, of what is a vector at all; what a disk damaged is left out, for the check to find."""
+    length = 2 * dim
+    if any(len(each) != length for each in data):
+        whole = [at for at, each in enumerate(data) if len(each) == length]
+        ids, data = [ids[at] for at in whole], [data[at] for at in whole]
+    halves = np.frombuffer(b"".join(data), "<f2").reshape(-1, dim)
+    good = np.isfinite(halves).all(axis=1) & halves.any(axis=1)
+    if not good.all():
+        ids, halves = [ids[at] for at in np.flatnonzero(good).tolist()], halves[good]
+    return ids, unit_rows(halves.tobytes(), dim)
 
 
 def unit_rows(data: bytes, dim: int) -> Vector:

@@ -1,0 +1,309 @@
+"""Each part of a library is damaged for real; the check sees and mends it. Only the damaged is embedded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.api import DAMAGED
+from indexer.errors import FatalError
+from indexer.store import Store
+from indexer.store.check import CancelledError
+from indexer.store.database import CATALOG_FILE, Database
+from indexer.store.salvage import ASIDE, salvage
+from tests.unit.test_store import MODEL, ROOT, found, put, texts_of, update, vector
+
+PLAIN = [
+    update(f"{ROOT}/f{i}", *(f"a boat number {i} and a harbour {j}" for j in range(6))) for i in range(40)
+]
+
+
+def opened(folder: Path) -> Store:
+    store = Store(folder)
+    store._use_chroma = False
+    store.use_model(MODEL)
+    return store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The data folder of a library that was closed in good order."""
+    store = opened(tmp_path / "data")
+    store.add_root(ROOT)
+    put(store, *PLAIN)
+    assert store.check() == []
+    store.close()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def catalog(folder: Path) -> Iterator[Database]:
+    """Its catalog, for doing damage to it."""
+    db = Database(str(folder / CATALOG_FILE))
+    yield db
+    db.close()
+
+
+def embed_again(store: Store) -> int:
+    """What the library does after a repair; how many texts that were."""
+    texts = store.active.ledger.pending(0, 1000)
+    store.active.ledger.fill(texts, np.array([vector(text.text) for text in texts]).reshape(-1, 16))
+    return len(texts)
+
+
+def see_and_mend(folder: Path, what: str, count: int = 1, *, embedded: int = 0) -> list[str]:
+    """The check names the damage, mends it, and finds nothing afterwards; files to be read again."""
+    store = opened(folder)
+    seen = [(d.what, d.count, d.mended) for d in store.examine().differences]
+    assert (what, count, 0) in seen
+    assert store.examine().reread == []  # looking changes nothing
+    outcome = store.examine(repair=True)
+    assert (what, count, count) in [(d.what, d.count, d.mended) for d in outcome.differences]
+    assert embed_again(store) == embedded
+    for path in outcome.reread:
+        put(store, next(u for u in PLAIN if u.path == path))
+    assert embed_again(store) == 0
+    assert store.check() == []
+    text = PLAIN[7].chunks[3].text
+    assert found(store, text, 1) == [(PLAIN[7].path, text, 1.0)]
+    assert len(texts_of(store, PLAIN[7].path)) == 6
+    store.close()
+    return outcome.reread
+
+
+def test_a_flipped_bit_in_a_vector_costs_one_embedding(folder: Path, catalog: Database) -> None:
+    key, data = catalog.ask("SELECT key, data FROM vectors LIMIT 1 OFFSET 17")[0]
+    catalog.execute("UPDATE vectors SET data = ? WHERE key = ?", (bytes([data[0] ^ 4]) + data[1:], key))
+    see_and_mend(folder, "damaged vectors", embedded=1)
+
+
+def test_swapped_vectors_are_seen(folder: Path, catalog: Database) -> None:
+    (one, first), (other, second) = catalog.ask("SELECT key, data FROM vectors LIMIT 2")
+    catalog.executemany("UPDATE vectors SET data = ? WHERE key = ?", [(first, other), (second, one)])
+    see_and_mend(folder, "damaged vectors", 2, embedded=2)
+
+
+@pytest.mark.parametrize("bad", [b"", b"x", bytes(32), b"\x00\x7c" * 16])
+def test_what_is_no_vector_is_seen(folder: Path, catalog: Database, bad: bytes) -> None:
+    catalog.execute(
+        "UPDATE vectors SET data = ?, crc = NULL WHERE key = (SELECT max(key) FROM vectors)", (bad,)
+    )
+    what = "vectors of the wrong length" if len(bad) != 32 else "damaged vectors"
+    see_and_mend(folder, what, embedded=1)
+
+
+def test_a_lost_vector_is_embedded(folder: Path, catalog: Database) -> None:
+    catalog.execute("DELETE FROM vectors WHERE key IN (SELECT key FROM vectors LIMIT 3)")
+    see_and_mend(folder, "texts without a vector of the active model", 3, embedded=3)
+
+
+def test_vectors_without_a_checksum_get_one(folder: Path, catalog: Database) -> None:
+    catalog.execute("UPDATE vectors SET crc = NULL")
+    see_and_mend(folder, "vectors of an earlier release without a checksum", 240)
+    assert catalog.ask("SELECT count(*) FROM vectors WHERE crc IS NULL") == [(0,)]
+
+
+def test_a_damaged_text_is_read_again_and_not_embedded(folder: Path, catalog: Database) -> None:
+    catalog.execute("UPDATE chunks SET text = replace(text, 'boat', 'goat') WHERE slot = 2 AND file = 5")
+    assert see_and_mend(folder, "passages whose text is damaged") == [f"{ROOT}/f4"]
+
+
+def test_a_damaged_hash_is_known_by_the_vector(folder: Path, catalog: Database) -> None:
+    catalog.execute("UPDATE texts SET hash = randomblob(16) WHERE id = 9")
+    assert see_and_mend(folder, "damaged hashes of texts") == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "what", "count"),
+    [
+        ("DELETE FROM text_terms WHERE rowid IN (3, 4)", "texts in use without their words", 2),
+        (
+            "DELETE FROM text_terms WHERE rowid = 3;"
+            " INSERT INTO text_terms(rowid, body) VALUES(3, 'harbour boat')",
+            "texts whose words in the index are not theirs",
+            1,
+        ),
+        ("INSERT INTO text_terms(rowid, body) VALUES(9999, 'ghost')", "words of no text", 1),
+        ("DELETE FROM file_terms WHERE rowid = 8", "indexed files without the words of their names", 1),
+        (
+            "UPDATE files SET path = CAST('/library/renamed' AS BLOB) WHERE id = 40",
+            "files whose words in the index are not those of their names",
+            1,
+        ),
+        (
+            "INSERT INTO file_terms(rowid, name) VALUES(99, 'ghost')",
+            "words of names of no indexed file",
+            1,
+        ),
+        (
+            "INSERT INTO vectors SELECT key + 5000, data, crc FROM vectors LIMIT 2",
+            "vectors of no text",
+            2,
+        ),
+        ("INSERT INTO free_texts VALUES(2)", "texts that are free and taken", 1),
+        (
+            "UPDATE texts SET unused_since = 1 WHERE id IN (4, 5)",
+            "texts wrongly marked as used or unused",
+            2,
+        ),
+        (
+            "INSERT INTO problems VALUES(3, 'failed', 'x', 'y', 1)",
+            "problems of indexed files",
+            1,
+        ),
+        ("DELETE FROM chunks WHERE file = 3 AND slot = 1", "files with gaps or doubles in their chunks", 1),
+        (
+            "PRAGMA foreign_keys = OFF; UPDATE chunks SET text_id = 7777 WHERE file = 3 AND slot = 1",
+            "chunks whose text is unknown",
+            1,
+        ),
+        (
+            "PRAGMA foreign_keys = OFF; UPDATE chunks SET file = 777 WHERE file = 3 AND slot = 1",
+            "chunks of no file",
+            1,
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_are_mended(
+    folder: Path, catalog: Database, damage: str, what: str, count: int
+) -> None:
+    catalog.execute(damage)
+    see_and_mend(folder, what, count)
+
+
+def test_a_wrong_row_of_the_matrix_is_written_again(folder: Path) -> None:
+    file = folder / f"vectors-{MODEL.key}.f32"
+    data = bytearray(file.read_bytes())
+    data[4096 + 4 * 16 * 12 + 2] ^= 0x40
+    file.write_bytes(data)
+    see_and_mend(folder, "rows of the exact matrix that differ from the catalog")
+
+
+def test_an_index_of_sqlites_own_is_made_again(folder: Path, catalog: Database) -> None:
+    sql = catalog.ask("SELECT sql FROM sqlite_master WHERE name = 'chunks_by_text'")[0][0]
+    change = "UPDATE sqlite_master SET sql = ? WHERE name = 'chunks_by_text'"
+    for statement, then in ((sql.replace("text_id", "start"), "REINDEX chunks_by_text"), (sql, "SELECT 1")):
+        db = Database(str(folder / CATALOG_FILE))
+        db.pragma("writable_schema", True)
+        db.execute(change, (statement,))
+        db.close()
+        db = Database(str(folder / CATALOG_FILE))
+        db.execute(then)
+        db.close()
+    store = opened(folder)
+    wrong = [d for d in store.examine(repair=True).differences if "own indexes" in d.what]
+    assert [d.mended for d in wrong] == [d.count for d in wrong] != []
+    assert store.check() == []
+    store.close()
+
+
+def test_a_damaged_index_of_words_is_made_again(folder: Path, catalog: Database) -> None:
+    rows = catalog.ask("SELECT id, block FROM text_terms_data ORDER BY length(block) DESC LIMIT 1")
+    catalog.execute(
+        "UPDATE text_terms_data SET block = ? WHERE id = ?", (os.urandom(len(rows[0][1])), rows[0][0])
+    )
+    store = opened(folder)
+    seen = {d.part for d in store.examine(repair=True).differences}
+    assert seen == {"words"}
+    assert store.check() == []
+    assert embed_again(store) == 0
+    store.close()
+
+
+def test_files_that_nobody_needs_are_removed(folder: Path) -> None:
+    for name in ("vectors-gone.f32", "settings.toml.new"):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (1, 1))
+    see_and_mend(folder, "files in the data folder that nobody needs", 2)
+    assert not list(folder.glob("vectors-gone.f32"))
+
+
+def test_a_check_can_be_stopped(folder: Path) -> None:
+    store = opened(folder)
+    with pytest.raises(CancelledError):
+        store.examine(stop=lambda: True)
+    said: list[str] = []
+    store.examine(tell=lambda what, *_: said.append(what))
+    assert {"the database", "the texts", "the vectors", "the index of words"} <= set(said)
+    store.close()
+
+
+# --- a catalog that cannot be read ---------------------------------------------------------------
+
+
+def page_of(db: Database, table: str, which: Callable[[list[int]], int]) -> int:
+    """One of the leaf pages of a table."""
+    pages = [
+        row[0]
+        for row in db.ask(
+            "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path", (table,)
+        )
+    ]
+    return which(pages)
+
+
+def destroy(folder: Path, page: int, size: int) -> None:
+    with (folder / CATALOG_FILE).open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(os.urandom(size))
+
+
+@pytest.mark.parametrize("table", ["vectors", "chunks", "texts", "files"])
+def test_what_can_be_read_of_a_damaged_catalog_is_saved(folder: Path, catalog: Database, table: str) -> None:
+    size = catalog.pragma("page_size")
+    page = page_of(catalog, table, lambda pages: pages[len(pages) // 2])
+    catalog.close()
+    destroy(folder, page, size)
+    saved = salvage(folder)
+    assert saved.lost
+    assert saved.kept["roots"] == 1
+    assert (folder / ASIDE / CATALOG_FILE).is_file()
+    store = opened(folder)
+    known = {state.path for state in store.files(ROOT)}
+    assert store.examine(repair=True).reread == []
+    lost = {text.hash for text in store.active.ledger.pending(0, 1000)}
+    wanted = {c.text_hash for u in PLAIN for c in u.chunks} & store.missing(
+        {c.text_hash for u in PLAIN for c in u.chunks}
+    )
+    if table == "vectors":
+        assert 0 < len(lost) < 240
+        assert len(known) == 40
+    elif table == "texts":
+        assert 0 < len(wanted) <= 240
+    else:
+        # The vectors of what is read again are all there still.
+        assert len(known) < 40
+        assert not wanted
+    put(store, *PLAIN)
+    embed_again(store)
+    assert store.check() == []
+    assert store.counts().chunks == 240
+    text = PLAIN[7].chunks[3].text
+    assert found(store, text, 1) == [(PLAIN[7].path, text, 1.0)]
+    store.close()
+
+
+def test_a_catalog_that_is_no_database_is_replaced_and_kept(folder: Path) -> None:
+    (folder / CATALOG_FILE).write_bytes(b"garbage" * 1000)
+    with pytest.raises(FatalError) as caught:
+        Store(folder)
+    assert caught.value.title == DAMAGED
+    assert "check --repair" in caught.value.message
+    saved = salvage(folder)
+    assert saved.lost == {"the whole catalog": 1}
+    assert "add your folders again" in " ".join(saved.lines())
+    assert (folder / ASIDE / CATALOG_FILE).read_bytes() == b"garbage" * 1000
+    store = opened(folder)
+    assert store.roots() == []
+    store.close()
+
+
+def test_a_library_in_use_is_not_salvaged(folder: Path) -> None:
+    store = opened(folder)
+    with pytest.raises(FatalError, match="in use"):
+        salvage(folder)
+    store.close()
