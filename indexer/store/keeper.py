@@ -156,7 +156,7 @@ class Keeper:
         self._pending = self._generation is not None or (residue is not None and (residue.hurry or meant))
         if quiet >= HURRY_QUIET_S and self._traces.sum_some(_SUMMED):
             return _PAUSE_S
-        return _LOOK_HURRY_S if self._pending else _LOOK_S
+        return _LOOK_HURRY_S if self._pending or meant else _LOOK_S
 
     def _follow_index(self, *, ready: bool) -> None:
         """Have the accelerator begin anew, where it is due, and see to it that it comes to its end."""
