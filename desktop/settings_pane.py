@@ -28,6 +28,7 @@ from PySide6.QtWidgets import (
 from desktop import wording
 from desktop.connection import Connection
 from desktop.file_dialogs import ChoosePath
+from desktop.lock import LockSection
 from desktop.model_dialogs import is_address, is_exposed
 from desktop.theme import Theme
 from indexer import api
@@ -87,6 +88,7 @@ class SettingsPane(QWidget):
         self._order()
         self._downloads()
         self._vectors()
+        self._encryption()
         scroll.setWidget(page)
         outer.addWidget(scroll, 1)
         row = QHBoxLayout()
@@ -302,6 +304,18 @@ class SettingsPane(QWidget):
         self._row(self.tr("&Database"), self.database)
         self._row(self.tr("Certi&ficate"), certificate, self.certificate)
 
+    def _encryption(self) -> None:
+        self._heading(
+            self.tr("Encryption"),
+            self.tr(
+                "With a passphrase nobody who gets hold of the disk can read what Dragoman keeps of your "
+                "files. It does not protect the files themselves, nor an open library from programs that run "
+                "under your name."
+            ),
+        )
+        self.lock = LockSection(self._theme, self._connection)
+        self._form.addRow(self.lock)
+
     # --- how they are built -----------------------------------------------------------------
 
     def _heading(self, text: str, hint: str = "") -> None:
@@ -369,6 +383,7 @@ class SettingsPane(QWidget):
 
     def refresh(self) -> None:
         """Ask for the settings, unless the person is in the middle of changing them."""
+        self.lock.refresh()
         if self._stored is None or not self.save.isEnabled():
             self._connection.request(api.GetSettings(id=0), self._show, lambda _: None)
 

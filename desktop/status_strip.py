@@ -171,14 +171,15 @@ class StatusStrip(QFrame):
         self.pause.setToolTip(label)
         self.pause.setAccessibleName(label)
         idle = status.state == "watching" and not status.files
-        self.pause.setVisible(status.state not in ("starting", "failed", "stopping") and not idle)
+        self.pause.setVisible(status.state not in ("starting", "locked", "failed", "stopping") and not idle)
         working = status.state in ("scanning", "indexing")
         self.current.setText(wording.tilde(status.current) if status.current and working else "")
         self.index.setText(self.tr("Checking the index, exact search serves"))
         self.index.setToolTip(
             self.tr("Searches are complete; they may take a little longer until the index is ready.")
         )
-        self.index.setVisible(status.index != "chroma" and status.state not in ("starting", "failed"))
+        exact = status.index != "chroma" and status.state not in ("starting", "failed")
+        self.index.setVisible(exact and status.lock == "off")  # an encrypted library is searched so for good
         self._show_speed(status)
         self._show_encoder(status.encoder)
         self._show_switch(status, label)
@@ -223,6 +224,8 @@ class StatusStrip(QFrame):
         total = status.done + status.waiting
         if status.state == "starting":
             return self.tr("Starting…")
+        if status.state == "locked":
+            return self.tr("Writing the library anew…") if status.lock == "changing" else self.tr("Locked")
         if status.state == "failed":
             return self.tr("Language model failed")  # what it is in nearly every case; the notice says more
         if status.state == "stopping":

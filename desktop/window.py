@@ -44,6 +44,7 @@ from desktop.file_dialogs import ChoosePath, choose_file_natively, choose_folder
 from desktop.help import HelpDialog
 from desktop.home import EmptyPage, HomePage
 from desktop.library import LibraryDialog
+from desktop.lock import LockKeeper
 from desktop.model_dialogs import ask_cancel
 from desktop.model_list import ModelList
 from desktop.models import ModelsDialog
@@ -109,6 +110,7 @@ class MainWindow(QWidget):
         self._choose_file = choose_file or choose_file_natively
         self._choose_gguf = choose_file or choose_gguf
         self.models = ModelList(connection, self)
+        self._lock = LockKeeper(theme, connection, self)
         self._status: api.Status | None = None
         self._folders: tuple[api.Folder, ...] | None = None
         self._listing = False
@@ -298,6 +300,8 @@ class MainWindow(QWidget):
         self._connection.lost.connect(self._lost)
         self._connection.failed.connect(self._service_failed)
         self._connection.status.connect(self._take_status)
+        self._lock.locked.connect(self._locked)
+        self._lock.opened.connect(self._unlocked)
         self.chip.clicked.connect(self._unlike)
         self.weak_button.clicked.connect(self._show_weak)
         self.completions.taken.connect(self._complete)
@@ -1016,6 +1020,7 @@ class MainWindow(QWidget):
     def _take_status(self, reply: object) -> None:
         status = cast(api.Status, reply)
         before, self._status = self._status, status
+        self._lock.take_status(status)
         self.strip.show_status(status)
         self.models.take_status(status)
         if self._library is not None:
@@ -1027,6 +1032,22 @@ class MainWindow(QWidget):
             self._freshen.start()
         self._take_notices(status)
         self._show_page()
+
+    def _locked(self) -> None:
+        self.field.clear()
+        self._history.clear()
+        self._folders = None
+        self._warn(
+            "lock",
+            self.tr("The library is locked"),
+            self.tr("It opens with its passphrase."),
+            self.tr("Unlock…"),
+            self._lock.ask,
+        )
+
+    def _unlocked(self) -> None:
+        self._dismiss("lock")
+        self._ready()
 
     def _take_notices(self, status: api.Status) -> None:
         notices = status.notices
@@ -1092,6 +1113,12 @@ class MainWindow(QWidget):
 
     def _idle_page(self) -> QWidget:
         status, folders = self._status, self._folders
+        if status is not None and status.lock in ("locked", "changing"):
+            title, text = self.tr("The library is locked"), self.tr("It opens with its passphrase.")
+            if status.lock == "changing":
+                title, text = self.tr("The library is being written anew"), self.tr("One moment…")
+            self.empty.show_message("lock", title, text)
+            return self.empty
         if folders is None or status is None:
             if self._banner_source == "service" and not self._connection.is_ready:
                 self.empty.show_message(

@@ -9,6 +9,77 @@
     </message>
 </context>
 <context>
+    <name>ChangeLockDialog</name>
+    <message>
+        <source>Encrypt the library</source>
+        <translation>加密资料库</translation>
+    </message>
+    <message>
+        <source>What Dragoman keeps of your files – their texts, names and vectors – is encrypted on the disk. Your files themselves stay as they are. The library is written anew, which takes a moment and as much room again meanwhile.</source>
+        <translation>Dragoman 保存的文件内容（文字、文件名和向量）会加密后存放在磁盘上。您的文件本身保持不变。资料库会重新写入，需要一点时间，期间还要占用同样大小的磁盘空间。</translation>
+    </message>
+    <message>
+        <source>Encrypt</source>
+        <translation>加密</translation>
+    </message>
+    <message>
+        <source>Change the passphrase</source>
+        <translation>更改密码短语</translation>
+    </message>
+    <message>
+        <source>The library is written anew under another key.</source>
+        <translation>资料库会用新的密钥重新写入。</translation>
+    </message>
+    <message>
+        <source>Change</source>
+        <translation>更改</translation>
+    </message>
+    <message>
+        <source>Decrypt the library</source>
+        <translation>取消加密</translation>
+    </message>
+    <message>
+        <source>Everybody who can read the disk can read what is in the library then.</source>
+        <translation>之后，任何能读取磁盘的人都能读到资料库的内容。</translation>
+    </message>
+    <message>
+        <source>Decrypt</source>
+        <translation>取消加密</translation>
+    </message>
+    <message>
+        <source>&amp;Present passphrase</source>
+        <translation>当前密码短语(&amp;P)</translation>
+    </message>
+    <message>
+        <source>&amp;New passphrase</source>
+        <translation>新密码短语(&amp;N)</translation>
+    </message>
+    <message>
+        <source>The same &amp;again</source>
+        <translation>再输入一次(&amp;A)</translation>
+    </message>
+    <message>
+        <source>Without the passphrase nobody can open the library. There is no way back: if you forget it, the data folder has to be deleted and your folders indexed again.</source>
+        <translation>没有密码短语，任何人都无法打开资料库，也无法找回。如果忘记了，只能删除数据文件夹，然后重新为您的文件夹建立索引。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>It needs %1 characters; several words are better still.</source>
+        <translation>至少需要 %1 个字符；用几个词更好。</translation>
+    </message>
+    <message>
+        <source>The two are not the same.</source>
+        <translation>两次输入不一致。</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>关闭</translation>
+    </message>
+</context>
+<context>
     <name>CodeView</name>
     <message>
         <source>Source code</source>
@@ -462,6 +533,53 @@
     </message>
 </context>
 <context>
+    <name>LockSection</name>
+    <message>
+        <source>Encrypt…</source>
+        <translation>加密…</translation>
+    </message>
+    <message>
+        <source>Change the passphrase…</source>
+        <translation>更改密码短语…</translation>
+    </message>
+    <message>
+        <source>Decrypt…</source>
+        <translation>取消加密…</translation>
+    </message>
+    <message>
+        <source>Lock now</source>
+        <translation>立即锁定</translation>
+    </message>
+    <message>
+        <source>The passphrase is asked for at once.</source>
+        <translation>会马上要求输入密码短语。</translation>
+    </message>
+    <message>
+        <source>Remember the passphrase in the system&apos;s &amp;keyring</source>
+        <translation>在系统密钥环中记住密码短语(&amp;K)</translation>
+    </message>
+    <message>
+        <source>The library is not encrypted.</source>
+        <translation>资料库未加密。</translation>
+    </message>
+    <message>
+        <source>The library is encrypted. Its vectors are in memory only, and searches compare all of them instead of asking Chroma, which would write them to the disk as they are.</source>
+        <translation>资料库已加密。向量只保存在内存中，搜索时逐一比较，而不使用 Chroma，因为它会把向量原样写到磁盘上。</translation>
+    </message>
+    <message>
+        <source>The library is encrypted and locked.</source>
+        <translation>资料库已加密并锁定。</translation>
+    </message>
+    <message>
+        <source>The library is just being written anew.</source>
+        <translation>正在重新写入资料库。</translation>
+    </message>
+    <message>
+        <source>This installation cannot encrypt: apsw-sqlite3mc is missing.</source>
+        <translation>此安装无法加密：缺少 apsw-sqlite3mc。</translation>
+    </message>
+</context>
+<context>
     <name>MainWindow</name>
     <message>
         <source>Search</source>
@@ -642,6 +760,22 @@
     <message>
         <source>The reranker is done. Order the list as it says (Ctrl+R)</source>
         <translation>重排模型已完成。按它的结果排序 (Ctrl+R)</translation>
+    </message>
+    <message>
+        <source>The library is locked</source>
+        <translation>资料库已锁定</translation>
+    </message>
+    <message>
+        <source>It opens with its passphrase.</source>
+        <translation>输入密码短语即可打开。</translation>
+    </message>
+    <message>
+        <source>Unlock…</source>
+        <translation>解锁…</translation>
+    </message>
+    <message>
+        <source>The library is being written anew</source>
+        <translation>正在重新写入资料库</translation>
     </message>
 </context>
 <context>
@@ -965,6 +1099,17 @@
     <message>
         <source>Published</source>
         <translation>公布值</translation>
+    </message>
+</context>
+<context>
+    <name>PassphraseField</name>
+    <message>
+        <source>Hide the passphrase</source>
+        <translation>隐藏密码短语</translation>
+    </message>
+    <message>
+        <source>Show the passphrase</source>
+        <translation>显示密码短语</translation>
     </message>
 </context>
 <context>
@@ -1572,6 +1717,14 @@
         <source>On the processor, &amp;with</source>
         <translation>在处理器上使用(&amp;W)</translation>
     </message>
+    <message>
+        <source>Encryption</source>
+        <translation>加密</translation>
+    </message>
+    <message>
+        <source>With a passphrase nobody who gets hold of the disk can read what Dragoman keeps of your files. It does not protect the files themselves, nor an open library from programs that run under your name.</source>
+        <translation>设置密码短语后，得到磁盘的人无法读取 Dragoman 保存的文件内容。它不保护文件本身，也不能防止以您的身份运行的程序读取已打开的资料库。</translation>
+    </message>
 </context>
 <context>
     <name>StatusStrip</name>
@@ -1705,12 +1858,47 @@
         <source>Speed of indexing: %1</source>
         <translation>索引速度：%1</translation>
     </message>
+    <message>
+        <source>Writing the library anew…</source>
+        <translation>正在重新写入资料库…</translation>
+    </message>
+    <message>
+        <source>Locked</source>
+        <translation>已锁定</translation>
+    </message>
 </context>
 <context>
     <name>TextView</name>
     <message>
         <source>Text</source>
         <translation>文本</translation>
+    </message>
+</context>
+<context>
+    <name>UnlockDialog</name>
+    <message>
+        <source>Unlock the library</source>
+        <translation>解锁资料库</translation>
+    </message>
+    <message>
+        <source>This library is locked</source>
+        <translation>此资料库已锁定</translation>
+    </message>
+    <message>
+        <source>Enter its passphrase to search and to index.</source>
+        <translation>输入密码短语后才能搜索和建立索引。</translation>
+    </message>
+    <message>
+        <source>&amp;Passphrase</source>
+        <translation>密码短语(&amp;P)</translation>
+    </message>
+    <message>
+        <source>Not now</source>
+        <translation>暂不</translation>
+    </message>
+    <message>
+        <source>Unlock</source>
+        <translation>解锁</translation>
     </message>
 </context>
 <context>
@@ -2150,6 +2338,17 @@
     <message>
         <source>Only words were compared, since the language model cannot be used</source>
         <translation>只比对了词语，因为语言模型无法使用</translation>
+    </message>
+</context>
+<context>
+    <name>_LockDialog</name>
+    <message>
+        <source>&amp;Remember it in the system&apos;s keyring</source>
+        <translation>在系统密钥环中记住(&amp;R)</translation>
+    </message>
+    <message>
+        <source>The passphrase is wrong. Mind capital letters and the language of the keyboard.</source>
+        <translation>密码短语不正确。请注意大小写和键盘的输入语言。</translation>
     </message>
 </context>
 </TS>
