@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -117,7 +118,9 @@ class PackedRunner:
         rounds = self._rounds and shape.tokens <= _GRAPH_TOKENS
         if rounds:
             shape = packed.rounded(shape)
-        with torch.inference_mode():
+        # Streams and events are of the device that is the current one.
+        here = torch.cuda.device(self._device) if self._pinned else contextlib.nullcontext()
+        with torch.inference_mode(), here:
             host = torch.empty(shape.size, dtype=torch.int64, pin_memory=self._pinned)
             packed.pack(inputs, shape, host.numpy(), first_position=self._first, pad=self._pad)
             if rounds and self._pinned and (graph := self._graph(shape)) is not None:
@@ -155,11 +158,10 @@ class PackedRunner:
             self._graphs.popitem(last=False)
         try:
             self._graphs[shape] = self._record(shape)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             _log.warning("Passes cannot be recorded on %s: %s", self._device, error)
             self._rounds = False
+            self._graphs.clear()
             torch.cuda.synchronize(self._device)  # raises where it was the device that failed
             return None
         return self._graphs[shape]
