@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import typer
 
 from indexer import api
 from indexer import settings as settings_module
+from indexer.cli_lock import let_in
 from indexer.client import IndexerClient, stop_service
 from indexer.errors import FatalError, IndexerError
+from indexer.settings import encrypted
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -72,8 +75,11 @@ def check(
 def _ask(folder: Path, repair: bool, shown: Status | None) -> api.Checked:
     with (
         IndexerClient(folder, name="check") as client,
-        contextlib.closing(client.check(repair=repair)) as messages,
+        contextlib.ExitStack() as stack,
     ):
+        if encrypted(folder):
+            let_in(client)
+        messages = stack.enter_context(contextlib.closing(client.check(repair=repair)))
         for message in messages:
             if isinstance(message, api.Checked):
                 return message
@@ -130,7 +136,7 @@ def salvage(folder: Path) -> list[str]:
     """
     done = subprocess.run(
         [sys.executable, "-m", "indexer.store.salvage", str(folder)],
-        stdin=subprocess.DEVNULL,
+        input=f"{getpass.getpass('Passphrase of the library: ')}\n" if encrypted(folder) else "",
         capture_output=True,
         text=True,
         check=False,

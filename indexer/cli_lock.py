@@ -13,7 +13,7 @@ import typer
 from indexer import api
 from indexer.cli_models import DataDir
 from indexer.client import IndexerClient
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 
 lock_app = typer.Typer(
     help="""Encrypt the library with a passphrase: its texts, names and vectors on the disk.
@@ -180,6 +180,7 @@ def let_in(client: IndexerClient) -> None:
 
     Raises:
         IndexerError: There is none, or the passphrase is wrong for the third time.
+        FatalError: The catalog is damaged.
     """
     try:
         client.folders()
@@ -192,6 +193,8 @@ def let_in(client: IndexerClient) -> None:
         try:
             client.unlock(getpass.getpass("Passphrase of the library: "))
         except IndexerError as error:
+            if error.title == api.DAMAGED:
+                raise FatalError(error.title, error.message) from error
             if error.title != api.WRONG_PASSPHRASE or not left:
                 raise
             typer.echo(f"{error.title}.", err=True)

@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 import apsw
 
 from indexer.errors import FatalError, IndexerError
+from indexer.store import vault
 from indexer.store.catalog import KEEP_AHEAD_S
 from indexer.store.check import is_vector
+from indexer.store.cipher import Key
 from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, rewritten, synced, take_lock
 from indexer.store.ledger import TEXT_BITS, TEXT_MASK, checksum
 from indexer.store.schema import check_version, upgrade
@@ -68,10 +70,14 @@ class Saved(NamedTuple):
         return found
 
 
-def salvage(folder: Path) -> Saved:
+def salvage(folder: Path, key: Key | None = None) -> Saved:
     """Make a new catalog of what can be read of the one in a data folder.
 
     The damaged one stays beside it, under another name.
+
+    Args:
+        folder: The data folder.
+        key: Of an encrypted library; the new catalog is encrypted with it too.
 
     Raises:
         FatalError: A service works on the folder, or a newer program made it.
@@ -80,6 +86,7 @@ def salvage(folder: Path) -> Saved:
     file = folder / CATALOG_FILE
     owner = take_lock(folder / LOCK_FILE)
     try:
+        vault.admit(folder, key)
         if not file.exists():
             raise IndexerError("There is no catalog", f"{file} does not exist.")
         new = rewritten(file)
@@ -87,12 +94,12 @@ def salvage(folder: Path) -> Saved:
         new.touch(mode=0o600)
         kept: Counter[str] = Counter()
         lost: Counter[str] = Counter()
-        target = Database(str(new))
+        target = Database(str(new), key=key)
         try:
             target.pragma("synchronous", "off")  # it is waited for once, at the end
             target.pragma("secure_delete", True)
             upgrade(target)
-            source = _open(file)
+            source = _open(file, key)
             if source is not None:
                 try:
                     with target:
@@ -116,9 +123,9 @@ def salvage(folder: Path) -> Saved:
         owner.close()
 
 
-def _open(file: Path) -> Database | None:
+def _open(file: Path, key: Key | None) -> Database | None:
     """The damaged catalog; None where not even its tables can be told."""
-    source = Database(str(file))
+    source = Database(str(file), key=key)
     try:
         source.pragma("writable_schema", True)  # what is wrong with one table is not to hide the others
         check_version(source, file)
@@ -157,6 +164,7 @@ class _Copy:
         """Copy what is sound, in the order in which rows refer to one another."""
         self._meta()
         self._plain("roots", "id, path, online, device")
+        self._plain("volumes", "root, path, online")
         self._plain("models", "id, key, dim, reference, dimensions, name, role, keep")
         hashes = self._texts()
         self._files(hashes)
@@ -347,11 +355,17 @@ class _Copy:
 
 
 def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> int:
-    """Salvage the catalog of a data folder; one line of JSON says how it went."""
+    """Salvage the catalog of a data folder; one line of JSON says how it went.
+
+    The passphrase of an encrypted one is read from standard input.
+    """
     parser = argparse.ArgumentParser(prog="python -m indexer.store.salvage", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     try:
-        saved = salvage(parser.parse_args(argv).folder)
+        folder: Path = parser.parse_args(argv).folder
+        header = vault.header(folder)
+        key = None if header is None else vault.key_of(header, sys.stdin.readline().rstrip("\n"))
+        saved = salvage(folder, key)
     except IndexerError as error:
         write(json.dumps({"title": error.title, "message": error.message}) + "\n")
         return 1

@@ -52,7 +52,16 @@ _BLOCK = 8
 # What can hold text, names or vectors in a library that is not locked. Nothing else is removed: it may be a
 # person's own.
 _LOGS = "logs"
-_READABLE = (OLD_FILE, f"{CATALOG_FILE}?*", "catalog-*", "vectors-*", "chunks-*", "chroma", _LOGS)
+_READABLE = (
+    OLD_FILE,
+    "catalog.damaged",
+    f"{CATALOG_FILE}?*",
+    "catalog-*",
+    "vectors-*",
+    "chunks-*",
+    "chroma",
+    _LOGS,
+)
 _KEPT = frozenset({CATALOG_FILE, CATALOG_FILE + "-wal", CATALOG_FILE + "-shm"})
 
 
