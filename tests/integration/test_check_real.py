@@ -18,7 +18,10 @@ from indexer.errors import FatalError
 from indexer.store import Store
 from indexer.store.database import CATALOG_FILE, Database
 from indexer.store.ledger import checksum
+from indexer.store.schema import SCHEMA_VERSION
 from tests.unit.test_store import MODEL, ROOT, put, update, vector
+
+VECTORS = "SELECT hash, data FROM vectors JOIN texts ON texts.id = key & 4294967295"
 
 
 def checked(client: IndexerClient, *, repair: bool = False) -> api.Checked:
@@ -27,6 +30,11 @@ def checked(client: IndexerClient, *, repair: bool = False) -> api.Checked:
             if isinstance(message, api.Checked):
                 return message
     raise AssertionError("no answer")
+
+
+def dragoman(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from indexer.cli import main; main()", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def wait(client: IndexerClient) -> None:
@@ -61,9 +69,7 @@ def test_only_what_is_damaged_is_embedded_again(tmp_path: Path) -> None:
     (data / "settings.toml").write_text("ignore = [", encoding="utf-8")
     with pytest.raises(FatalError, match="settings"):
         IndexerClient(data)
-    command = [sys.executable, "-m", "indexer.cli", "check", "--json", "--data-dir", str(data)]
-    command[1:3] = ["-c", "from indexer.cli import main; main()"]
-    done = subprocess.run([*command, "--repair"], capture_output=True, text=True, check=False)
+    done = dragoman("check", "--json", "--repair", "--data-dir", str(data))
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert "settings" in " ".join(answer["saved"])
@@ -86,6 +92,53 @@ def test_only_what_is_damaged_is_embedded_again(tmp_path: Path) -> None:
     again.close()
     assert len(sums) >= 19
     assert all(checksum(text_hash, data) == crc for text_hash, data, crc in sums)
+
+
+def test_a_destroyed_catalog_is_salvaged_and_filled_again_from_the_files(tmp_path: Path) -> None:
+    files, data = tmp_path / "files", tmp_path / "data"
+    files.mkdir()
+    for number in range(30):
+        (files / f"{number}.txt").write_text(f"A boat, number {number}. " + "x y " * 200, encoding="utf-8")
+    with IndexerClient(data) as client:
+        client.add_folder(files)
+        wait(client)
+    with IndexerClient(data) as client:
+        client.stop()
+    db = Database(str(data / CATALOG_FILE))
+    before = dict(db.ask(VECTORS))
+    leaves = "SELECT pageno FROM dbstat WHERE name = 'chunks' AND pagetype = 'leaf'"
+    page = db.ask(f"{leaves} LIMIT 1 OFFSET 3")[0][0]
+    size = db.pragma("page_size")
+    db.close()
+    with (data / CATALOG_FILE).open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(os.urandom(size))
+    looked = dragoman("check", "--data-dir", str(data))
+    assert looked.returncode == 1
+    done = dragoman("check", "--repair", "--json", "--data-dir", str(data))
+    assert done.returncode == 0, done.stderr
+    assert "Saved: 1 folders" in json.loads(done.stdout)["saved"][0]
+    with IndexerClient(data) as client:
+        wait(client)
+    with IndexerClient(data) as client:
+        assert client.status().files == 30
+        assert checked(client).differences == ()
+        client.stop()
+    db = Database(str(data / CATALOG_FILE))
+    after = dict(db.ask(VECTORS))
+    db.close()
+    assert after == before  # to the last bit: nothing was embedded again
+
+
+def test_a_library_of_a_newer_version_is_refused_in_words(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    db = Database(str(tmp_path / CATALOG_FILE))
+    db.pragma("user_version", SCHEMA_VERSION + 1)
+    db.close()
+    done = dragoman("status", "--data-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "The library was made by a newer Dragoman" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_search_index_that_differs_is_put_right(tmp_path: Path) -> None:
