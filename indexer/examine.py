@@ -104,13 +104,15 @@ def _compare_files(
             offline += 1
             continue
         differs = False
+        # What is on a disk inside the folder that is not there now.
+        lost = tuple(f"{place}/" for place, online in store.volumes(root.path).items() if not online)
         for change in sweep(rules(root.path), store.known(root.path, root.path)):
             seen += 1
             if seen % _TOLD == 0:
                 tell("the files", 0, 0)
             if stop():
                 raise CancelledError
-            if pipeline.awaits(change.path):
+            if pipeline.awaits(change.path) or (change.kind == "remove" and change.path.startswith(lost)):
                 continue
             state = store.file(change.path)
             # Somebody may have been quicker than we.

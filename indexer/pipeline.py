@@ -30,10 +30,10 @@ import msgspec
 
 from indexer.api import Notice
 from indexer.document import Chunk
-from indexer.errors import FileError, IndexerError, TextError
+from indexer.errors import FileError, IndexerError, TextError, away, shortage
 from indexer.extract import kind_of
 from indexer.store import FileUpdate, ModelChangedError, Store
-from indexer.watch import FileChange, Rules, root_device, root_online, sweep
+from indexer.watch import FileChange, Rules, mounted_below, mounts, root_device, root_online, sweep
 from indexer.workers import (
     LARGE_CHUNKS,
     ChunkFile,
@@ -72,6 +72,8 @@ SAMPLE_EVERY_S = 0.5
 ESTIMATE_WINDOW_S = 60.0
 ESTIMATE_AFTER_S = 5.0
 TROUBLE_PAUSE_S = 10.0
+# How often memory that does not suffice for a file or a batch is waited for, before it is the file's fault.
+SHORT_OF_MEMORY = 3
 # How long a first sweep waits for the folder to be watched.
 WATCH_WAIT_S = 10.0
 
@@ -397,6 +399,7 @@ class Pipeline:
         self._density = _Density()
         self._current = ""
         self._trouble: Notice | None = None
+        self._short: Counter[str] = Counter()  # files for which memory did not suffice, and how often
         self._extractors = [
             threading.Thread(target=self._extract_loop, name=f"extract-{n}", daemon=True)
             for n in range(extractors)
@@ -583,6 +586,8 @@ class Pipeline:
     # --- changes that are visible at once ------------------------------------------------------
 
     def _remove(self, paths: list[str]) -> None:
+        lost = self._lost_volumes()
+        paths = [path for path in paths if not path.startswith(lost)]
         with self._apply:
             with self._state:
                 for path in paths:
@@ -590,6 +595,14 @@ class Pipeline:
             self._store.remove(paths)
 
     def _remove_below(self, folder: str) -> None:
+        prefix = folder.rstrip("/") + "/"
+        lost = self._lost_volumes()
+        if any(prefix.startswith(place) or place.startswith(prefix) for place in lost):
+            # The mount point of a disk went with it, as those do that are made when it is plugged in.
+            for root in self._store.roots():
+                if folder == root.path or folder.startswith(root.path.rstrip("/") + "/"):
+                    self.rescan(root.path, folder)
+            return
         with self._apply:
             with self._state:
                 for path in self._known_below(folder):
@@ -610,6 +623,32 @@ class Pipeline:
             with contextlib.suppress(OSError):
                 stat = Path(new).lstat()
                 self._enqueue(new, root, stat.st_size, stat.st_mtime_ns, order=0)
+
+    def _lost_volumes(self) -> tuple[str, ...]:
+        """Beginnings of the paths on disks that were mounted inside a folder and are not there now."""
+        known = {path for root in self._store.roots() for path in self._store.volumes(root.path)}
+        if not known:
+            return ()
+        there = {mount.path for mount in mounts() or ()}
+        return tuple(path.rstrip("/") + "/" for path in sorted(known - there))
+
+    def _see_volumes(self, root: str, rules: Rules) -> tuple[str, ...]:
+        """Note which disks are inside a folder, and which were and are not there now; the latter as prefixes.
+
+        One that is gone is forgotten when nothing of it is known, or the rules leave its place out.
+        """
+        mounted = mounts()
+        if mounted is None:
+            return ()
+        known = self._store.volumes(root)
+        now = {place: True for place in mounted_below(root, mounted) if rules.ignored(place, True) is None}
+        for place in known.keys() - now.keys():
+            files = self._store.known(root, place)
+            if rules.ignored(place, True) is None and next(iter(files), None) is not None:
+                now[place] = False
+        if now != known:
+            self._store.set_volumes(root, now)
+        return tuple(place.rstrip("/") + "/" for place, online in now.items() if not online)
 
     def _known_below(self, folder: str) -> list[str]:
         prefix = folder.rstrip("/") + "/"
@@ -764,18 +803,25 @@ class Pipeline:
             try:
                 self._scan(root, folder)
             except IndexerError as error:
-                with self._state:
-                    if self._scanning_root == root:
-                        self.rescan(root, folder)
-                self._rest(error)
-            except Exception:
-                log.exception("A folder could not be scanned")
+                self._scan_again(root, folder, error)
+            except Exception as error:
+                short = shortage(error)
+                if short is not None:
+                    self._scan_again(root, folder, short)
+                else:
+                    log.exception("A folder could not be scanned")
             else:
                 self._recovered()
             finally:
                 with self._state:
                     self._scanning, self._scanning_root = "", None
                     self._state.notify_all()
+
+    def _scan_again(self, root: str, folder: str, error: IndexerError) -> None:
+        with self._state:
+            if self._scanning_root == root:
+                self.rescan(root, folder)
+        self._rest(error)
 
     def _scan(self, root: str, folder: str) -> None:
         state = next((r for r in self._store.roots() if r.path == root), None)
@@ -792,6 +838,7 @@ class Pipeline:
         with self._state:
             queued = set(self._known_below(folder))
         rules = self._rules(root)
+        lost = self._see_volumes(root, rules)
         for change in sweep(rules, self._store.known(root, folder), folder, entering=self._entering):
             with self._state:
                 if self._stopping or self._scanning_root != root:
@@ -802,6 +849,7 @@ class Pipeline:
                 elif change.kind == "remove":
                     gone.append(change.path)
         gone += [path for path in queued if rules.ignored(path, False) or not os.path.lexists(path)]
+        gone = [path for path in gone if not path.startswith(lost) or rules.ignored(path, False) is not None]
         # A disk that is unmounted while it is walked looks like a folder whose files are gone.
         if gone and root_online(root, True, device):
             for start in range(0, len(gone), 1000):
@@ -820,8 +868,9 @@ class Pipeline:
             except IndexerError as error:
                 self._give_back([job], error)
             except Exception as error:
-                log.exception("Extraction went wrong in the service")
-                self._own_fault([job], error)
+                if shortage(error) is None:
+                    log.exception("Extraction went wrong in the service")
+                self._refused([job], error)
             else:
                 if prepared is not None:
                     self._hand_on(job, prepared)
@@ -849,6 +898,10 @@ class Pipeline:
             self._gone(job)
             return None
         except OSError as error:
+            if away(error):
+                # A server or disk that does not answer says nothing of the file. The next sweep asks again.
+                self._finish(job, counted=False)
+                return None
             raise FileError(path, "Cannot be read", f"{error.strerror}.") from error
         job.size, job.mtime_ns = stat.st_size, stat.st_mtime_ns
         known = self._store.file(job.path)
@@ -874,11 +927,41 @@ class Pipeline:
             raise
 
     def _gone(self, job: _Job) -> None:
+        try:
+            os.lstat(job.path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            # A server that does not answer (ESTALE and others) does not say that the file is gone.
+            self._finish(job, counted=False)
+            return
         # The mount point of a disk that was pulled out is a folder too, and an empty one.
         device = next((r.device for r in self._store.roots() if r.path == job.root), None)
         if root_online(job.root, True, device):
             self._remove([job.path])
         self._finish(job, counted=False)
+
+    def _refused(self, jobs: list[_Job], error: Exception) -> None:
+        """Something that no file is known to be to blame for: try again, or name the one file that it is."""
+        short = shortage(error)
+        if short is None and len(jobs) == 1:
+            self._own_fault(jobs, error)
+            return
+        for job in jobs:
+            job.flags |= _ALONE  # less is asked for at once, and which file it is shows
+        if short is None:
+            self._give_back(jobs, None)
+            return
+        with self._state:
+            self._short.update(job.path for job in jobs)
+            spent = [job for job in jobs if self._short[job.path] > SHORT_OF_MEMORY]
+            for job in spent:
+                del self._short[job.path]
+        if len(jobs) == 1 and spent and isinstance(error, (MemoryError, RuntimeError)):
+            reason = "It did not suffice for this file, several times. It can be retried."
+            self._note(_Note(jobs[0], FileError(Path(jobs[0].path), short.title, reason)))
+        else:
+            self._give_back(jobs, short)
 
     def _own_fault(self, jobs: Iterable[_Job], error: Exception) -> None:
         """One strange file or batch must not stop a thread: name its files and go on."""
@@ -901,9 +984,10 @@ class Pipeline:
             try:
                 sent = parts is not None and self._send_to_encoder(parts)
             except Exception as error:
-                log.exception("A batch could not be handed to the encoder")
+                if shortage(error) is None:
+                    log.exception("A batch could not be handed to the encoder")
                 self._abandon(parts or [])
-                self._own_fault([part.job for part in parts or []], error)
+                self._refused([part.job for part in parts or []], error)
             if not sent:
                 self._encoding.release()
                 self._unwritten.release()
@@ -1041,11 +1125,16 @@ class Pipeline:
             with self._state:
                 after = None if model and model != self._model else error
         except Exception as error:
-            log.exception("A batch could not be embedded or stored")
+            if shortage(error) is None:
+                log.exception("A batch could not be embedded or stored")
             self._abandon(parts)
-            self._own_fault(jobs, error)
+            self._refused(jobs, error)
             return
         else:
+            if self._short:
+                with self._state:
+                    for job in jobs:
+                        self._short.pop(job.path, None)
             return
         self._abandon(parts)
         self._give_back(jobs, after)

@@ -30,7 +30,7 @@ import msgspec
 
 from indexer.api import GetPreview, Media, Preview, Rect
 from indexer.document import Chunk
-from indexer.errors import FatalError, FileError, IndexerError
+from indexer.errors import FatalError, FileError, IndexerError, away
 from indexer.extract import EXTRACTOR_VERSION, Kind, extract, kind_of, render_page, unsupported
 from indexer.manners import NICENESS, step_back
 from indexer.settings import Settings
@@ -1025,8 +1025,11 @@ def _too_large(path: Path, size: int, limit: int) -> FileError:
 
 
 def _unreadable(path: Path, error: OSError) -> FileError:
+    if away(error) and error.errno != errno.ENXIO:
+        # Nothing is said about the file: what is known of it stays, and the next sweep asks again.
+        return FileGoneError(path, "Not there now", "The disk or the server that holds it does not answer.")
     match error.errno:
-        case errno.ENOENT | errno.ENOTDIR | errno.ESTALE:
+        case errno.ENOENT | errno.ENOTDIR:
             return FileGoneError(path, "Not there any more", "The file was moved or deleted.")
         case errno.ELOOP | errno.ENXIO | errno.EISDIR:
             return _not_a_file(path)

@@ -635,6 +635,25 @@ class Catalog:
                 (online, device, os.fsencode(path)),
             )
 
+    def set_volumes(self, root: str, volumes: Mapping[str, bool]) -> None:
+        """Note which disks are mounted inside a folder, or were (False) and are not there now."""
+        with self.write() as (db, _):
+            number = self._root(db, root)
+            if number is not None:
+                db.execute("DELETE FROM volumes WHERE root = ?", (number,))
+                rows = ((number, os.fsencode(path), online) for path, online in volumes.items())
+                db.executemany("INSERT INTO volumes(root, path, online) VALUES(?, ?, ?)", rows)
+
+    def volumes(self, root: str) -> dict[str, bool]:
+        """What `set_volumes` noted, in order of path."""
+        with self.read() as db:
+            rows = db.ask(
+                "SELECT volumes.path, volumes.online FROM volumes JOIN roots ON roots.id = root"
+                " WHERE roots.path = ? ORDER BY volumes.path",
+                (os.fsencode(root),),
+            )
+        return {os.fsdecode(path): bool(online) for path, online in rows}
+
     def roots(self) -> list[RootState]:
         """All folders with their counts, in order of path."""
         cached, version = self._roots, self._version
@@ -1004,7 +1023,11 @@ class Catalog:
         """Those of the chunks that exist, by id, all from one state of the catalog."""
         with self.read() as db:
             rows = db.ask(
-                "SELECT chunks.id, files.path, roots.path, online, media, code_language, title, text,"
+                "SELECT chunks.id, files.path, roots.path, roots.online AND NOT EXISTS(SELECT 1 FROM volumes"
+                " WHERE volumes.root = files.root AND NOT volumes.online"
+                " AND files.path > CAST(volumes.path || '/' AS BLOB)"
+                " AND files.path < CAST(volumes.path || '0' AS BLOB)),"  # what follows / in order
+                " media, code_language, title, text,"
                 " context, start, end, locator, lang FROM chunks JOIN files ON files.id = chunks.file"
                 " JOIN roots ON roots.id = files.root WHERE chunks.id IN (SELECT value FROM json_each(?))",
                 (json.dumps([int(number) for number in ids]),),

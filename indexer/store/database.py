@@ -47,7 +47,7 @@ class Database(apsw.Connection):
 def trim() -> None:
     """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloctrim", None)  # other C libraries have none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
         if trim is not None:
             trim(0)
 

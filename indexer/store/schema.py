@@ -113,6 +113,16 @@ MIGRATIONS = (
     ALTER TABLE vectors ADD COLUMN crc INTEGER;
     INSERT INTO meta SELECT 'unsummed', -1 WHERE EXISTS(SELECT 1 FROM vectors);
     """,
+    # Disks that are mounted inside a folder, and come and go without it.
+    """
+    CREATE TABLE volumes(
+        id INTEGER PRIMARY KEY,
+        root INTEGER NOT NULL REFERENCES roots(id) ON DELETE CASCADE,
+        path BLOB NOT NULL,
+        online INTEGER NOT NULL DEFAULT 1,
+        UNIQUE(root, path)
+    );
+    """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

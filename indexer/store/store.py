@@ -311,6 +311,17 @@ class Store:
         """Note whether a folder is there now; its chunks stay."""
         self._catalog.set_online(path, online, device)
 
+    def set_volumes(self, root: str, volumes: Mapping[str, bool]) -> None:
+        """Note which disks are mounted inside a folder, or were (False) and are not there now.
+
+        What is on one that is not there stays, marked as offline in what `chunks` gives.
+        """
+        self._catalog.set_volumes(root, volumes)
+
+    def volumes(self, root: str) -> dict[str, bool]:
+        """What `set_volumes` noted, in order of path."""
+        return self._catalog.volumes(root)
+
     # --- files -----------------------------------------------------------------------------
 
     def files(self, root: str) -> Iterator[FileState]:

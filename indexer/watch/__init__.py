@@ -2,6 +2,7 @@
 
 from indexer.watch.changes import FileChange
 from indexer.watch.rules import Rules
+from indexer.watch.volumes import mounted_below, mounts, network_kind
 from indexer.watch.walk import Entry, Known, root_device, root_online, scan, sweep
 from indexer.watch.watcher import State, Watcher
 
@@ -12,6 +13,9 @@ __all__ = [
     "Rules",
     "State",
     "Watcher",
+    "mounted_below",
+    "mounts",
+    "network_kind",
     "root_device",
     "root_online",
     "scan",

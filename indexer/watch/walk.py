@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from indexer.errors import shortage
 from indexer.watch.changes import FileChange
 from indexer.watch.rules import ODD_BEGINNINGS, ODD_ENDINGS, ODD_LAST, ODD_NAMES, FolderRules, Rules
 
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+# What says nothing about a folder, but that this process cannot look now.
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 # Where systems mount disks: an empty folder here is more likely an absent disk than an emptied one.
 _MOUNT_PARENTS = ("/media/", "/mnt/", "/run/media/", "/Volumes/")
@@ -55,6 +60,9 @@ def scan(rules: Rules, below: str | None = None) -> Iterator[Entry]:
     Yields:
         A file each, in order of the bytes of their paths, and one entry with `error` for a folder or file
         that cannot be looked at.
+
+    Raises:
+        ShortageError: Too many files are open, or the like: the walk is to be done again.
     """
     for path, info in _walk(rules, below):
         if isinstance(info, str):
@@ -170,6 +178,10 @@ def _list(
 
 
 def _reason(error: OSError) -> str:
+    short = shortage(error) if error.errno in _OURS else None
+    if short is not None:
+        # Nothing is wrong with the folder: what cannot be seen now is looked at again, not left out for long.
+        raise short from error
     return error.strerror or str(error)
 
 
@@ -192,13 +204,19 @@ def root_online(root: str, had_files: bool, known_device: int | None) -> bool:
         root: Absolute path.
         had_files: Whether the catalog has files of this root.
         known_device: `root_device` of the last time it was seen online, or None.
+
+    Raises:
+        ShortageError: The system has too little to tell.
     """
     try:
         with os.scandir(root) as listing:
             if next(listing, None) is not None or not had_files:
                 return True
         device = os.stat(root).st_dev  # noqa: PTH116
-    except OSError:
+    except OSError as error:
+        short = shortage(error) if error.errno in _OURS else None
+        if short is not None:
+            raise short from error  # neither is known then
         return False
     if known_device is not None:
         return device == known_device
@@ -228,6 +246,9 @@ def sweep(
         An upsert for each new file and each whose size or time differs, while the walk goes on; then a
         remove for each known file that is gone or ignored now. Files below a folder that could not be
         looked at are neither. Upserts come first, so that a moved file is recognised by its content.
+
+    Raises:
+        ShortageError: As for `scan`.
     """
     root = rules.root
     unseen: list[str] = []

@@ -12,13 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
+from indexer.errors import ShortageError
 from indexer.watch.changes import Coalescer, Event, FileChange, merge, settle
 from indexer.watch.rules import CONTROL, IGNORE_FILES, Rules
+from indexer.watch.volumes import mounted_below, mounts
 from indexer.watch.walk import root_device, root_online
 
 log = logging.getLogger(__name__)
 
 State = Literal["live", "sweep", "offline"]
+
+_LIMITS = Path("/proc/sys/fs/inotify")
 
 
 class Source(Protocol):
@@ -68,6 +72,7 @@ class _Root:
         self.had_files = False
         self.followed = False
         self.next_sweep = 0.0
+        self.mounted: list[str] | None = None
 
 
 class Watcher:
@@ -320,8 +325,7 @@ class Watcher:
                 elif error is not None and root.state == "live":
                     self._unwatched(root, error)
             if time.monotonic() >= self._next_poll:
-                for root in roots:
-                    self._poll(root)
+                self._look(roots)
                 with self._wake:
                     if all(root.state is not None for root in self._roots.values()):
                         self._next_poll = time.monotonic() + self._poll_s
@@ -341,7 +345,7 @@ class Watcher:
 
         changes = settle(merge(events), place)
         # A disk that was pulled out takes every path along; none of that may reach the index.
-        gone = {path for path, root in places.items() if not self._online(root)}
+        gone = {path for path, root in places.items() if not self._certainly_online(root)}
         changes = [change for change in changes if change.root in places and change.root not in gone]
         for change in changes:
             if change.kind != "remove":
@@ -357,6 +361,35 @@ class Watcher:
 
     def _online(self, root: _Root) -> bool:
         return root_online(root.path, root.had_files, root.device)
+
+    def _certainly_online(self, root: _Root) -> bool:
+        try:
+            return self._online(root)
+        except ShortageError:
+            root.next_sweep = 0.0  # what is dropped now is found then
+            return False
+
+    def _look(self, roots: list[_Root]) -> None:
+        """See which roots are there, and which disks are inside them."""
+        mounted = mounts()
+        for root in roots:
+            try:
+                self._poll(root)
+            except ShortageError as error:
+                log.warning("%s: a folder is looked at again later", error.title)
+                root.identity = None  # so that it is watched, and looked through, as soon as it can be
+                if root.state is None:
+                    self._set(root, "sweep", error.message)
+                continue
+            if mounted is None or root.state == "offline":
+                continue
+            now = mounted_below(root.path, mounted)
+            before, root.mounted = root.mounted, now
+            if before is not None and before != now:
+                # No event tells of a disk that comes or goes, and it hides or shows everything below.
+                with self._wake:
+                    for place in sorted(set(before) ^ set(now)):
+                        self._hold(Event("rescan", place, True), root)
 
     def _poll(self, root: _Root) -> None:
         now = time.monotonic()
@@ -408,14 +441,12 @@ class Watcher:
         often = f"The folder is looked through every {minutes} minutes instead."
         if error.errno == errno.ENOSPC:
             reason = (
-                "The system's limit of watched folders is reached. Raise it with: "
-                "echo fs.inotify.max_user_watches=524288 | sudo tee /etc/sysctl.d/60-watches.conf "
-                "&& sudo sysctl --system"
+                f"The system's limit of watched folders is reached. {_raised('max_user_watches', 524288)}"
             )
         elif error.errno == errno.EMFILE:
             reason = (
-                "The system gives out no more watchers. Close other programs that watch files, or raise "
-                "fs.inotify.max_user_instances with sysctl"
+                "The system gives out no more watchers. Close other programs that watch files. "
+                + _raised("max_user_instances", 1024)
             )
         else:
             reason = f"The system does not report changes here ({error.strerror or error})"
@@ -432,6 +463,18 @@ class Watcher:
                 self._on_state(root.path, state, reason)
             except Exception:
                 log.exception("the state of a folder was not taken")
+
+
+def _raised(limit: str, least: int) -> str:
+    """What raises a limit of inotify, to at least twice what it is."""
+    try:
+        present = int((_LIMITS / limit).read_text())
+    except (OSError, ValueError):
+        present = 0
+    return (
+        f"Raise it with: echo fs.inotify.{limit}={max(least, 2 * present)} | "
+        f"sudo tee /etc/sysctl.d/60-{limit.replace('_', '-')}.conf && sudo sysctl --system"
+    )
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -26,6 +26,7 @@ RELEASED = {
     4: "5b295fa3d8ad5e41",
     5: "36fe10f80b49f1fd",
     6: "4cf7f609fa7d28a1",
+    7: "10a7059400615145",
 }
 TEXTS = [f"a boat number {number}" for number in range(12)]
 
