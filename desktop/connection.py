@@ -187,7 +187,8 @@ class Connection(QObject):
             try:
                 reply = api.decode_reply(line)
             except ValueError as error:
-                log.error("a reply could not be read: %s", error)  # noqa: TRY400 - the trace says no more
+                # What the error says may quote the reply.
+                log.error("a reply could not be read: %s", type(error).__name__)  # noqa: TRY400
                 self._socket.abort()
                 return
             self._take(reply)

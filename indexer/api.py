@@ -8,7 +8,7 @@ more `SearchResult` of which the last is `final`. Messages with id 0 were not as
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -1013,6 +1013,12 @@ Reply = (
     | Lock
 )
 
+
+class _Numbered(msgspec.Struct):
+    id: int
+
+
+_T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _reply_decoder: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
@@ -1053,7 +1059,15 @@ def decode_request(line: bytes) -> Request:
     Raises:
         ValueError: It is not JSON, or not a request (msgspec's errors are ValueErrors).
     """
-    return _request_decoder.decode(line)
+    return _decode(_request_decoder, line)
+
+
+def request_id(line: bytes) -> int:
+    """The id of a message that is not a request as it should be; 0 where none can be made out."""
+    try:
+        return max(0, msgspec.json.decode(line, type=_Numbered).id)
+    except (ValueError, RecursionError):
+        return 0
 
 
 def decode_reply(line: bytes) -> Reply:
@@ -1062,4 +1076,11 @@ def decode_reply(line: bytes) -> Reply:
     Raises:
         ValueError: It is not JSON, or not a reply.
     """
-    return _reply_decoder.decode(line)
+    return _decode(_reply_decoder, line)
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], line: bytes) -> _T:
+    try:
+        return decoder.decode(line)
+    except RecursionError:
+        raise ValueError("It is nested too deeply.") from None

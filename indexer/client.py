@@ -7,11 +7,13 @@ other plain programs use `IndexerClient`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -32,6 +34,7 @@ START_AGAIN_S = 1.0
 # What a service may take to accept a connection and to greet.
 ANSWER_S = 10.0
 _R = TypeVar("_R", bound=api.Reply)
+_UCRED = struct.Struct("iII")  # process, user and group
 
 
 class Endpoint(NamedTuple):
@@ -156,10 +159,23 @@ def _connect(endpoint: Endpoint) -> socket.socket:
     try:
         connection.settimeout(ANSWER_S)
         connection.connect(endpoint.address)
+        if peer_uid(connection) not in (None, os.getuid(), 0) and os.getuid() != 0:
+            raise PermissionError(errno.EACCES, "Somebody else listens there")
     except OSError:
         connection.close()
         raise
     return connection
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """Whose process is at the other end of a local socket; None where the system does not say."""
+    if sys.platform == "linux":
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return int(_UCRED.unpack(told)[1])
+    if sys.platform == "darwin":
+        # SOL_LOCAL and LOCAL_PEERCRED of sys/un.h; a version and the user come first in struct xucred.
+        return int.from_bytes(connection.getsockopt(0, 1, 76)[4:8], sys.byteorder)
+    return None
 
 
 def stop_service(data_dir: Path, timeout: float = 60.0) -> bool:

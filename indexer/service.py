@@ -29,7 +29,7 @@ from typing import Any, TextIO
 import msgspec
 
 from indexer import __version__, api
-from indexer.client import ENDPOINT_FILE, LOCK_FILE
+from indexer.client import ENDPOINT_FILE, LOCK_FILE, peer_uid
 from indexer.errors import FatalError, IndexerError
 from indexer.library import Library
 from indexer.query import complete
@@ -45,6 +45,12 @@ STATUS_EVERY_S = 0.25
 SETTINGS_EVERY_S = 2.0
 IDLE_SECONDS = 120.0
 _UNLOCKED_PATIENCE = 5
+# Clients at once. Of those that have not shown the key yet, the oldest gives way to a new one.
+MOST_CLIENTS = 512
+MOST_STRANGERS = 64
+HELLO_BYTES = 16 << 10
+# Of one client; while so many are under way no more is read from it.
+MOST_REQUESTS = 64
 SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
 
@@ -57,8 +63,12 @@ class _Connection:
         self._writer = writer
         self._write_lock = asyncio.Lock()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._fewer = asyncio.Event()
+        self._read = bytearray()
         self._channels: dict[str, int] = {}
         self._hung_up = False
+        self.greeted = False
         self.subscribed = False
         self._settings: Settings | None = None  # as the client knows them
         self._last_status = b""
@@ -68,13 +78,19 @@ class _Connection:
         try:
             if not await self._greet():
                 return
-            while line := await self._reader.readline():
+            while line := await self._line():
                 try:
                     request = api.decode_request(line)
                 except ValueError as error:
-                    await self.send(api.Failed(id=0, title="Not understood", message=str(error)))
-                    return
+                    request_id = api.request_id(line)
+                    await self.send(api.Failed(id=request_id, title="Not understood", message=str(error)))
+                    if not request_id:
+                        return
+                    continue
                 self._dispatch(request)
+                while len(self._under_way) >= MOST_REQUESTS:
+                    self._fewer.clear()
+                    await self._fewer.wait()
         except (asyncio.LimitOverrunError, ValueError):
             with contextlib.suppress(OSError):
                 await self.send(
@@ -84,9 +100,31 @@ class _Connection:
             log.debug("A client left in the middle of a message")
         finally:
             self._hung_up = True
-            for task in list(self._tasks.values()):
+            for task in list(self._under_way):
                 task.cancel()
             self._writer.close()
+
+    async def _line(self) -> bytes:
+        """The next line; what is left when the client has gone.
+
+        Only for those who have shown the key: what others send is read in less room.
+
+        Raises:
+            ValueError: It is longer than any request.
+        """
+        searched = 0
+        while (end := self._read.find(b"\n", searched)) < 0:
+            searched = len(self._read)
+            if searched > api.MAX_REQUEST_BYTES:
+                raise ValueError("too long")
+            more = await self._reader.read(1 << 16)
+            if not more:
+                end = len(self._read) - 1
+                break
+            self._read += more
+        line = bytes(self._read[: end + 1])
+        del self._read[: end + 1]
+        return line
 
     async def _greet(self) -> bool:
         line = await asyncio.wait_for(self._reader.readline(), HELLO_TIMEOUT_S)
@@ -95,7 +133,7 @@ class _Connection:
         except ValueError:
             hello = None
         if not isinstance(hello, api.Hello) or not hmac.compare_digest(
-            hello.key.encode(), self._server.key.encode()
+            hello.key.encode("utf-8", "replace"), self._server.key.encode()
         ):
             await self.send(api.Failed(id=0, title="Refused", message="The key does not fit this library."))
             return False
@@ -109,11 +147,16 @@ class _Connection:
         await self.send(
             api.Welcome(version=api.PROTOCOL_VERSION, pid=os.getpid(), release=self._server.release)
         )
+        self.greeted = True
         return True
 
     def close(self) -> None:
         """Hang up."""
         self._writer.close()
+
+    def abort(self) -> None:
+        """Hang up at once, whatever is still to be sent."""
+        self._writer.transport.abort()
 
     async def send(self, message: api.Reply) -> None:
         """Write one message; a client that does not read for long is given up."""
@@ -160,8 +203,11 @@ class _Connection:
     def _begin(self, request_id: int, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks[request_id] = task
+        self._under_way.add(task)
 
         def ended(done: asyncio.Task[None]) -> None:
+            self._under_way.discard(done)
+            self._fewer.set()
             if self._tasks.get(request_id) is done:
                 del self._tasks[request_id]
             if self._hung_up:
@@ -333,6 +379,7 @@ class Server:
         self.openers = ThreadPoolExecutor(4, thread_name_prefix="open")
         self._idle_seconds = idle_seconds
         self._connections: set[_Connection] = set()
+        self._in_order: dict[_Connection, None] = {}  # of coming
         self._serving: set[asyncio.Task[None]] = set()
         self._needed_at = time.monotonic()
         self._stop = asyncio.Event()
@@ -349,7 +396,9 @@ class Server:
         address, folder = _socket_place(self.library.data_dir)
         old_mask = os.umask(0o177)
         try:
-            listener = await asyncio.start_unix_server(self._serve, address, limit=api.MAX_REQUEST_BYTES)
+            listener = await asyncio.start_unix_server(
+                self._serve, address, limit=HELLO_BYTES, backlog=MOST_CLIENTS
+            )
         finally:
             os.umask(old_mask)
         endpoint = self.library.data_dir / ENDPOINT_FILE
@@ -393,7 +442,25 @@ class Server:
         self._start = asyncio.create_task(self._start_library())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = peer_uid(writer.get_extra_info("socket"))
+        if peer not in (None, os.getuid(), 0):
+            log.warning("A connection of another user was refused")
+            writer.transport.abort()
+            return
+        strangers = [c for c in self._in_order if not c.greeted]
+        if len(strangers) >= MOST_STRANGERS:
+            strangers[0].abort()
+            self._in_order.pop(strangers[0], None)
         connection = _Connection(self, reader, writer)
+        if len(self._connections) >= MOST_CLIENTS:
+            with contextlib.suppress(OSError, TimeoutError):
+                message = "Close some of the programs that use this library, and try again."
+                await connection.send(
+                    api.Failed(id=0, title="Too many programs are connected", message=message)
+                )
+            connection.close()
+            return
+        self._in_order[connection] = None
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(connection)
@@ -402,6 +469,7 @@ class Server:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            self._in_order.pop(connection, None)
             self._needed_at = time.monotonic()  # it may have come and gone between two looks
             self._serving.discard(task)
 
