@@ -76,6 +76,9 @@ def made_by(version: int, folder: Path) -> Path:
             db.execute("UPDATE texts SET lang = 'en'")
         half = vector(text).astype("<f2").tobytes()
         db.execute("INSERT INTO vectors(key, data) VALUES(?, ?)", (1 << 32 | number, half))
+        if version >= 6:
+            crc = checksum(chunk(text).text_hash, bytes(half))
+            db.execute("UPDATE vectors SET crc = ? WHERE key = ?", (crc, 1 << 32 | number))
     for number, text in enumerate(TEXTS):
         db.execute(
             "INSERT INTO chunks(file, slot, text_id, start, end, lang, locator, context, text)"
