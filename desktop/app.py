@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QLibraryInfo, QLocale, QSettings, QTimer, QTranslator
@@ -103,7 +104,7 @@ def build_window(app: QApplication, data_dir: Path, scheme: str | None = None) -
     theme = Theme(app, scheme)
     background = Background()
     connection = Connection(lambda: ensure_service(data_dir), background)
-    state = QSettings(str(data_dir / "window.ini"), QSettings.Format.IniFormat)
+    state = QSettings(_own(data_dir / "window.ini"), QSettings.Format.IniFormat)
     window = MainWindow(theme, connection, background, state)
     connection.setParent(window)
     background.setParent(window)
@@ -111,12 +112,23 @@ def build_window(app: QApplication, data_dir: Path, scheme: str | None = None) -
     return window
 
 
+def _own(file: Path) -> str:
+    """The path of a file that only its owner can read; it is made, so that Qt keeps its mode."""
+    try:
+        private_folder(file.parent)
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+    except OSError as error:  # the window goes on without it
+        logging.getLogger(__name__).warning("no %s: %s", file.name, error.strerror)
+    return str(file)
+
+
 def log_to_file(data_dir: Path) -> None:
     """Keep the window's log beside the service's; without a folder for it, go on without a log."""
     try:
         folder = private_folder(data_dir) / "logs"
-        folder.mkdir(exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
+        private_folder(folder)
+        handler = _OwnFile(
             folder / "window.log", maxBytes=500_000, backupCount=1, encoding="utf-8", delay=True
         )
     except (OSError, FatalError) as error:
@@ -126,6 +138,14 @@ def log_to_file(data_dir: Path) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+
+
+class _OwnFile(logging.handlers.RotatingFileHandler):
+    """A log that only its owner can read, whatever files are made like elsewhere."""
+
+    def _open(self) -> TextIOWrapper:
+        _own(Path(self.baseFilename))
+        return super()._open()
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -274,11 +276,13 @@ def look(data: Path) -> None:
     window._library.close()
     window.show_models()
     QTest.qWait(50)
+    logging.getLogger("desktop").warning("The window has a log")
     window.close()
 
 
 def inside(data: Path, files: Path, wanted: int, port: int) -> None:
-    """All of it, in the order of a person's day."""
+    """All of it, in the order of a person's day, and with a mask that protects no file."""
+    os.umask(0)
     dragoman = [sys.executable, "-m", "indexer.cli"]
     place = ["--data-dir", str(data)]
 
@@ -306,6 +310,10 @@ def inside(data: Path, files: Path, wanted: int, port: int) -> None:
         sys.stdout.flush()
         sys.stdin.readline()
         server.terminate()
+    for part in (data, *data.rglob("*")):
+        if stat.S_IMODE(part.lstat().st_mode) & 0o077 and not part.is_symlink():
+            sys.stdout.write(f"open {stat.filemode(part.lstat().st_mode)} {part.relative_to(data)}\n")
+    sys.stdout.flush()
     say("stop", *place)
 
 
@@ -320,6 +328,7 @@ class Seen:
     audited: list[Mapping[str, object]] = field(default_factory=list)
     heard: list[bytes] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
+    open_to_others: list[str] = field(default_factory=list)
     served: int = 0
     seconds: float = 0.0
 
@@ -405,6 +414,7 @@ def watch(base: Path, *, sample: bool = False, debug: bool = False, timeout: flo
             stderr=errors.fileno(),
             timeout=timeout,
         )
+        os.close(theirs)
         asker.join(10)
     seen.seconds = time.monotonic() - began
     stranger.close()
@@ -421,8 +431,8 @@ def watch(base: Path, *, sample: bool = False, debug: bool = False, timeout: flo
 @contextlib.contextmanager
 def _talk() -> Iterator[tuple[int, socket.socket]]:
     theirs, ours = socket.socketpair()
-    with theirs, ours:
-        yield theirs.fileno(), ours
+    with ours:
+        yield theirs.detach(), ours
 
 
 def _ask(ours: socket.socket, port: int, seen: Seen) -> None:
@@ -435,6 +445,8 @@ def _ask(ours: socket.socket, port: int, seen: Seen) -> None:
             with build_opener(ProxyHandler({})).open(request, timeout=60) as answer:
                 seen.served = len(json.loads(answer.read())["data"])
         ours.sendall(b"done\n")
+        with ours.makefile() as lines:
+            seen.open_to_others = [line.strip() for line in lines if line.startswith("open ")]
 
 
 def main() -> int:
@@ -471,7 +483,10 @@ def main() -> int:
     tell(f"{len(quoting)} lines quote a question, a file or a name\n")
     for line in quoting:
         tell(f"  {line[:300]}\n")
-    return 1 if seen.refused or seen.suspicious or seen.heard or quoting else 0
+    tell(f"{len(seen.open_to_others)} files are open to others\n")
+    for line in seen.open_to_others:
+        tell(f"  {line}\n")
+    return 1 if seen.refused or seen.suspicious or seen.heard or quoting or seen.open_to_others else 0
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ def test_logs_hold_no_question_no_text_and_no_name(seen: private.Seen) -> None:
     assert seen.quoting(private.ASKED, private.WRITTEN, private.NAMED) == []
 
 
+def test_files_are_their_owners_whatever_the_mask(seen: private.Seen) -> None:
+    assert seen.open_to_others == []
+
+
 # --- the watch itself can see -------------------------------------------------------------------------
 
 _NATIVE = """
