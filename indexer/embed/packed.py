@@ -280,7 +280,7 @@ def attention(
     causal = causal and getattr(module.config, "is_causal", True) is not False
     left = -1 if sliding_window is None else sliding_window - 1
     window = (left, 0 if causal else left)
-    rows = _flash if query.device.type == "cuda" else _one_by_one
+    rows = _one_by_one if query.device.type in {"cpu", "mps"} else _flash
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return rows(query, key, value, cu_seq_lens_q, max_length_q, scaling, window)[None], None
 
