@@ -1,11 +1,23 @@
-"""Kill the service at random moments of an indexing run; the index must end as if nothing had happened.
+"""Kill the service, its children and clients at random moments; all must end as if nothing had happened.
 
     python -m tests.end2end.kills FOLDER [--kills 20] [--seed 0]
 
-Indexes FOLDER twice into libraries of their own: once undisturbed, once with SIGKILL sent to the
-service, and now and then to a child of it, at random moments. Compares every visible chunk (path,
-offsets, text), asks the store to check itself, and compares Chroma's answers with exact search.
-Exits with 1 and says what differs when the two are not equal.
+Works on a copy of FOLDER. Each round starts the service if need be, begins something, and sends SIGKILL at a
+random moment of it:
+
+    index     files are new, changed, renamed and deleted
+    forget    another folder is indexed and removed again, which erases it and compacts the search index
+    check     `dragoman check --repair`
+    switch    another model's index is built and takes over
+    upgrade   the data folder is one of the schema before the present one
+    client    the window, or a command, is the victim; the service must go on
+
+The victim is the service, its Chroma, a child that reads files, or whatever other child it has. Where a child
+dies, the service must live on. At the end the folder is indexed once more, undisturbed, into a library of its
+own, and every visible chunk (path, offsets, text) is compared; `dragoman check` must find nothing; and the
+raw files of the data folder must not hold a word of the folder that was removed.
+
+Exits with 1 and says what differs, or what went wrong on the way.
 """
 
 from __future__ import annotations
@@ -14,19 +26,29 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
-from indexer.client import IndexerClient
+from indexer import api
+from indexer.client import IndexerClient, find_service
+from indexer.embed.bundled import NAME as BUNDLED
 from indexer.embed.load import bundled_info
 from indexer.embed.space import space_of
 from indexer.errors import IndexerError
 from indexer.store import ModelKey, Store
+from indexer.store.database import CATALOG_FILE, Database
+from indexer.store.schema import SCHEMA_VERSION
+from tests import tiny_models
 
 Chunks = set[tuple[str, int, int, str]]
 
@@ -67,31 +89,210 @@ def visible(data: Path) -> tuple[Chunks, list[str]]:
         store.close()
 
 
-def kill_once(data: Path, folder: Path, rng: random.Random, longest: float) -> str:
-    """Start the service, let it work for a random time, kill it or one of its children."""
-    try:
-        with IndexerClient(data) as client:
+# --- one kill ------------------------------------------------------------------------------------
+
+SECRET = "Quastenflosser"
+VICTIMS = ("chroma_child", "workers", "openvino_child")
+
+
+class Rough:
+    """The library that is not left in peace.
+
+    Args:
+        base: A folder for everything.
+        folder: What is indexed; it is copied.
+        model: A second, tiny model.
+        rng: What is random.
+    """
+
+    def __init__(self, base: Path, folder: Path, model: Path, rng: random.Random) -> None:
+        self.data, self.files, self.secret = base / "rough", base / "files", base / "secret"
+        self.model, self.rng = model, rng
+        self.faults: list[str] = []
+        self.killed: Counter[str] = Counter()
+        shutil.copytree(folder, self.files)
+        self.secret.mkdir()
+        for number in range(8):
+            text = f"The {SECRET} number {number} lives in the deep sea. " * 30
+            (self.secret / f"{SECRET} {number}.txt").write_text(text, encoding="utf-8")
+        self.scenes: dict[str, Callable[[IndexerClient], None]] = {
+            "index": self.index,
+            "forget": self.forget,
+            "check": self.check,
+            "switch": self.switch,
+            "upgrade": self.index,
+            "client": self.index,
+        }
+
+    def once(self, number: int) -> str:
+        """One round; what happened in it, in words."""
+        scene = self.rng.choices(list(self.scenes), (30, 20, 20, 12, 8, 10))[0]
+        if scene == "upgrade":
+            self.set_back()
+        patience = self.rng.choice((0.3, 2.0, 10.0)) * self.rng.random()
+        try:
+            with IndexerClient(self.data) as client:
+                if scene == "client":
+                    return f"{number} {scene}: {self.kill_client(client, patience)}"
+                beside = threading.Thread(target=self.play, args=(self.scenes[scene],), daemon=True)
+                beside.start()
+                time.sleep(patience)
+                what = self.kill(client)
+            beside.join(60)
+            if beside.is_alive():
+                self.faults.append(f"{number} {scene}: whoever asked still waits after a minute")
+        except (IndexerError, psutil.NoSuchProcess) as error:
+            self.faults.append(f"{number} {scene}: {type(error).__name__}: {error}")
+            return self.faults[-1]
+        self.killed[what.split()[0]] += 1
+        return f"{number} {scene}: {what} after {patience:.2f} s"
+
+    def play(self, scene: Callable[[IndexerClient], None]) -> None:
+        """Begin something through a connection of its own, which may be cut at any moment."""
+        with contextlib.suppress(IndexerError, OSError), IndexerClient(self.data, start=False) as client:
+            scene(client)
+
+    def index(self, client: IndexerClient) -> None:
+        """Change files in every way, and have them indexed."""
+        files = sorted(file for file in self.files.rglob("*") if file.is_file())
+        for file in self.rng.sample(files, min(len(files), 6)):
+            how = self.rng.random()
+            if how < 0.4:
+                with file.open("a", encoding="utf-8") as handle:
+                    handle.write(f"\nAdded line {self.rng.random()}.\n")
+            elif how < 0.6:
+                file.rename(file.with_name(f"moved {self.rng.randrange(1000)} {file.name[-40:]}"))
+            elif how < 0.8:
+                shutil.copy(file, file.with_name(f"copy {self.rng.randrange(1000)} {file.name[-40:]}"))
+            elif len(files) > 20:
+                file.unlink()
+        client.add_folder(self.files)
+        for status in client.watch():
+            if status.state == "watching":
+                return
+
+    def forget(self, client: IndexerClient) -> None:
+        """Index another folder and take it out again; wait until it is erased."""
+        if any(Path(folder.path) == self.secret for folder in client.folders()):
+            client.remove_folder(self.secret)
+        client.add_folder(self.secret)
+        until = time.monotonic() + self.rng.uniform(0, 4)
+        for status in client.watch():
+            if status.state == "watching" or time.monotonic() > until:
+                break
+        with IndexerClient(self.data, start=False) as other:
+            other.remove_folder(self.secret)
+            for status in other.watch():
+                if not status.notices:
+                    return
+
+    def check(self, client: IndexerClient) -> None:
+        """Check and repair; nothing that was killed may have left anything to repair."""
+        with contextlib.closing(client.check(repair=True)) as messages:
+            for message in messages:
+                if isinstance(message, api.Checked):
+                    wrong = [d for d in message.differences if d.part != "files" and not d.harmless]
+                    self.faults += [f"check: {d.count} {d.what}" for d in wrong]
+
+    def switch(self, client: IndexerClient) -> None:
+        """Build the index of the other model, and have it take over."""
+        active = {model.reference: model.state for model in client.models()}
+        other = BUNDLED if active.get(str(self.model)) == "active" else str(self.model)
+        client.use_model(other)
+        for status in client.watch():
+            if status.switch is None:
+                return
+
+    def set_back(self) -> None:
+        """Make the data folder one of the schema before the present one."""
+        for _ in range(100):
+            if not self.alive():
+                break
             with contextlib.suppress(IndexerError):
-                client.add_folder(folder)
-            service = psutil.Process(client.pid)
-            deadline = time.monotonic() + rng.uniform(0, longest)
+                stop(self.data)
+        file = self.data / CATALOG_FILE
+        if file.exists():
+            db = Database(str(file))
+            if db.pragma("user_version") == SCHEMA_VERSION:
+                db.execute("ALTER TABLE vectors DROP COLUMN crc; DELETE FROM meta WHERE key = 'unsummed'")
+                db.pragma("user_version", SCHEMA_VERSION - 1)
+            db.close()
+
+    def alive(self) -> bool:
+        """Whether a service runs."""
+        return find_service(self.data) is not None
+
+    def kill(self, client: IndexerClient) -> str:
+        """Kill the service or one of its children; who it was."""
+        service = psutil.Process(client.pid)
+        children = service.children(recursive=True)
+        victims = {_name(child): child for child in children if _name(child)}
+        if victims and self.rng.random() < 0.45:
+            name = self.rng.choice(sorted(victims))
+            victims[name].kill()
+            time.sleep(self.rng.uniform(0, 0.5))
+            if not service.is_running() or service.status() == psutil.STATUS_ZOMBIE:
+                self.faults.append(f"the service died of the loss of its {name}")
+            elif self.rng.random() < 0.5:
+                return f"{name} child"
+            service.kill()
+            name += "+service"
+        else:
+            name = "service"
+            os.kill(client.pid, signal.SIGKILL)
+        psutil.wait_procs([service, *children], timeout=60)
+        return name
+
+    def kill_client(self, client: IndexerClient, patience: float) -> str:
+        """Kill a window or a command in the middle of what it does; the service must answer all the same."""
+        window = self.rng.random() < 0.5
+        words = (
+            ["-m", "desktop"] if window else ["-c", "from indexer.cli import main; main()", "search", "sea"]
+        )
+        victim = subprocess.Popen(
+            [sys.executable, *words, "--data-dir", str(self.data)],
+            env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(patience)
+        victim.kill()
+        victim.wait()
+        pid = client.pid
+        client.status()
+        with IndexerClient(self.data) as other:
+            if other.pid != pid:
+                self.faults.append("the service ended with its client")
+        name = "window" if window else "command"
+        self.killed[name] += 1
+        return f"{name} after {patience:.2f} s"
+
+    def settle(self) -> None:
+        """Let everything be finished, with the bundled model, and without the folder to be forgotten."""
+        with IndexerClient(self.data) as client:
+            with contextlib.suppress(IndexerError):
+                client.remove_folder(self.secret)
+            client.add_folder(self.files)
+            client.use_model(BUNDLED)
             for status in client.watch():
-                if time.monotonic() >= deadline or status.state == "watching":
+                if status.state == "watching" and status.switch is None and not status.notices:
                     break
-            children = service.children(recursive=True)
-            if children and rng.random() < 0.25:
-                victim = rng.choice(children)
-                name = " ".join(victim.cmdline()[1:4])
-                victim.kill()
-                time.sleep(rng.uniform(0, 0.5))
-                service.kill()
-            else:
-                name = "the service"
-                os.kill(client.pid, signal.SIGKILL)
-    except (IndexerError, psutil.NoSuchProcess) as error:
-        return f"{type(error).__name__}: {error}"
-    psutil.wait_procs([service, *children], timeout=30)
-    return f"{name} at {status.files} files, {status.chunks} chunks, {status.waiting} waiting"
+        with IndexerClient(self.data) as client:
+            self.check(client)
+
+    def traces(self) -> list[str]:
+        """Files of the data folder in which the folder that was removed is still to be read."""
+        needles = [form.encode() for form in (SECRET, SECRET[1:].lower())]
+        files = [file for file in self.data.rglob("*") if file.is_file()]
+        return [file.name for file in files if any(needle in file.read_bytes() for needle in needles)]
+
+
+def _name(process: psutil.Process) -> str:
+    """What kind of child it is, by its program; empty for one that is none of ours."""
+    with contextlib.suppress(psutil.Error):
+        words = " ".join(process.cmdline())
+        return next((name for name in VICTIMS if name in words), "child" if words else "")
+    return ""
 
 
 def main() -> int:
@@ -102,26 +303,41 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    folder = options.folder.resolve()
-    rng = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="dragoman-kills-") as base:
-        calm, rough = Path(base) / "calm", Path(base) / "rough"
-        took = index(calm, folder)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dragoman-kills-") as folder:
+        base = Path(folder).resolve()
+        model = tiny_models.sentence("qwen3", base / "models" / "tiny-qwen3")
+        rough = Rough(base, options.folder.resolve(), model, random.Random(options.seed))
+        with IndexerClient(rough.data) as client:
+            with contextlib.closing(client.install_model(str(model))) as installing:
+                for _ in installing:
+                    pass
+            client.add_folder(rough.files)
+        for number in range(1, options.kills + 1):
+            print(rough.once(number), flush=True)
+        rough.settle()
+        stop(rough.data)
+        found, faults = visible(rough.data)
+        traces = rough.traces()
+        calm = base / "calm"
+        took = index(calm, rough.files)
         stop(calm)
         expected, wrong = visible(calm)
-        print(f"undisturbed: {len(expected)} chunks in {took:.0f} s; check: {wrong or 'clean'}", flush=True)
-        for number in range(1, options.kills + 1):
-            print(f"kill {number}: {kill_once(rough, folder, rng, took * 2 / options.kills)}", flush=True)
-        again = index(rough, folder)
-        stop(rough)
-        found, faults = visible(rough)
-        print(f"after {options.kills} kills: {len(found)} chunks ({again:.0f} s to finish)")
         print(
-            f"missing: {len(expected - found)}, surplus: {len(found - expected)}; check: {faults or 'clean'}"
+            f"{options.kills} kills in {time.monotonic() - began:.0f} s, seed {options.seed}: "
+            + ", ".join(f"{count} of {name}" for name, count in sorted(rough.killed.items()))
         )
+        print(f"a fresh index: {len(expected)} chunks in {took:.0f} s; check: {wrong or 'clean'}")
+        print(
+            f"after the kills: {len(found)} chunks; missing: {len(expected - found)}, "
+            f"surplus: {len(found - expected)}; check: {faults or 'clean'}"
+        )
+        print(f"traces of what was removed: {traces or 'none'}")
         for path, start, end, _ in sorted(expected ^ found)[:10]:
             print(f"  differs: {path} [{start}:{end}]")
-        return int(bool(wrong or faults or expected != found))
+        for fault in rough.faults:
+            print(f"  fault: {fault}")
+        return int(bool(wrong or faults or traces or rough.faults or expected != found))
 
 
 if __name__ == "__main__":
