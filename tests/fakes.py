@@ -167,6 +167,8 @@ class FakeService:
         self.reranked = False
         self.words_first = False  # whether the first answer is by words
         self.query_problems: tuple[api.QueryProblem, ...] = ()
+        self.lock = api.Lock(id=0, state="off", keyring="Secret Service")
+        self.passphrase = ""
         self.fail: dict[type[api.Request], tuple[str, str]] = {}
         self.hold = threading.Event()  # cleared: searches wait for it
         self.hold.set()
@@ -308,6 +310,11 @@ class FakeService:
             ),
         )
 
+    def set_lock(self, state: api.LockState, *, remembered: bool = False) -> None:
+        """The library is encrypted, opened or locked from now on."""
+        self.lock = msgspec.structs.replace(self.lock, state=state, remembered=remembered)
+        self.push(state="locked" if state in ("locked", "changing") else "watching", lock=state)
+
     def _send(self, connection: socket.socket, reply: api.Reply) -> None:
         with contextlib.suppress(OSError), self._write:
             connection.sendall(api.encode(reply))
@@ -392,6 +399,21 @@ class FakeService:
                 return []
             case api.RemoveModel():
                 self.models = tuple(m for m in self.models if m.reference != request.reference)
+            case api.GetLock():
+                return [msgspec.structs.replace(self.lock, id=request.id)]
+            case api.Unlock() | api.SetLock():
+                if request.passphrase != self.passphrase:
+                    wrong = api.WRONG_PASSPHRASE
+                    return [api.Failed(id=request.id, title=wrong, message="It is another.")]
+                remembered = request.remember
+                if isinstance(request, api.SetLock):
+                    self.passphrase = request.new
+                    self._send(connection, api.Progress(id=request.id, done=1, total=2))
+                self._send(connection, api.Done(id=request.id))
+                self.set_lock("open" if self.passphrase else "off", remembered=remembered)
+                return []
+            case api.Remember():
+                self.lock = msgspec.structs.replace(self.lock, remembered=request.remember)
             case api.Cancel():
                 self._cancelled.add(request.target)
                 return [api.Failed(id=request.target, title="Cancelled", message="Nobody waits for it.")]
