@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from pathlib import Path
@@ -228,11 +229,43 @@ def save(data_dir: Path, settings: Settings) -> None:
     new.touch(mode=0o600)  # it may hold the keys of servers
     new.chmod(0o600)
     new.write_text(tomli_w.dumps(msgspec.to_builtins(settings)), encoding="utf-8")
+    synced(new)
     new.replace(data_dir / SETTINGS_FILE)
+    synced(data_dir)
+
+
+def synced(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    if os.name == "nt" and path.is_dir():
+        return  # not possible there, and not needed: https://bugs.python.org/issue30095
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder that only its owner can enter, and return it."""
+    """Make a folder that only its owner can enter, and return it.
+
+    Raises:
+        PermissionError: It belongs to somebody else. Also for one who became root by sudo: what they left in
+            there the owner could not write any more.
+        OSError: It cannot be made, or is on a disk that cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    state = folder.stat()
+    if hasattr(os, "geteuid"):
+        me = os.geteuid()
+        if state.st_uid != me and (me or "SUDO_UID" in os.environ):
+            raise PermissionError(
+                errno.EPERM,
+                "it belongs to another user; start Dragoman as that user, or choose another folder",
+            )
+    if state.st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
     return folder

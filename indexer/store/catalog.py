@@ -29,6 +29,7 @@ from indexer import api
 from indexer.api import DAMAGED
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
+from indexer.settings import synced
 from indexer.store import vault
 from indexer.store.cipher import Key
 from indexer.store.database import (
@@ -37,7 +38,6 @@ from indexer.store.database import (
     Database,
     errors,
     rewritten,
-    synced,
     take_lock,
     trim,
 )

@@ -80,21 +80,6 @@ def rewritten(file: Path) -> Path:
     return file.with_name(file.name + ".new")
 
 
-def synced(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
-
-    Raises:
-        OSError: They cannot be written.
-    """
-    if os.name == "nt" and path.is_dir():
-        return  # not possible there, and not needed: https://bugs.python.org/issue30095
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def take_lock(file: Path) -> IO[bytes]:
     """Own the data folder until the returned file is closed or the process ends.
 

@@ -291,7 +291,10 @@ class Matrix:
             self._handle.seek(_HEADER + self._capacity * 4 * self._dim)
             self._handle.write(np.packbits(self._present).tobytes())
             self._handle.truncate()
+            # Disks write in any order: the header must not say that the rows are there before they are.
+            os.fsync(self._handle.fileno())
             self._write_header(self._capacity)
+            os.fsync(self._handle.fileno())
         self._handle.close()
 
 

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 import apsw
 
 from indexer.errors import FatalError, IndexerError
+from indexer.settings import synced
 from indexer.store import vault
 from indexer.store.catalog import KEEP_AHEAD_S
 from indexer.store.check import is_vector
 from indexer.store.cipher import Key
-from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, rewritten, synced, take_lock
+from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, rewritten, take_lock
 from indexer.store.ledger import TEXT_BITS, TEXT_MASK, checksum
 from indexer.store.schema import check_version, upgrade
 

@@ -33,10 +33,10 @@ from msgspec import Meta
 
 from indexer import api
 from indexer.errors import FatalError, IndexerError
-from indexer.settings import VAULT_FILE
+from indexer.settings import VAULT_FILE, synced
 from indexer.store import cipher
 from indexer.store.cipher import KEY_BYTES, Key
-from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, errors, synced, take_lock
+from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, errors, take_lock
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -394,7 +394,8 @@ def main() -> int:
     result = cut(options.seed, options.cuts, options.changes, options.synchronous)
     print(
         f"{result.cuts} cuts in a life of {sum(result.changes.values())} changes and {result.events} writes"
-        f" and syncs, synchronous={options.synchronous}, seed {options.seed}: {time.monotonic() - began:.0f} s"
+        f" and syncs, synchronous={options.synchronous}, seed {options.seed}:"
+        f" {time.monotonic() - began:.0f} s"
     )
     print(f"changes: {', '.join(f'{count} {name}' for name, count in sorted(result.changes.items()))}")
     print(f"whole with the transaction under way: {result.under_way}; acknowledged and lost: {result.lost}")
