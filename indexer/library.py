@@ -35,7 +35,7 @@ from indexer.pipeline import Pipeline
 from indexer.search import Searcher, WordSearcher
 from indexer.settings import Settings
 from indexer.store import Key, Store, VectorIndex, check_chroma_server
-from indexer.watch import FileChange, Rules, Watcher
+from indexer.watch import FileChange, Rules, Watcher, network_kind
 from indexer.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -124,6 +124,14 @@ class Library:
             entering=self._entering,
         )
         self._keep_pace()
+        if kind := network_kind(self.data_dir):
+            self.tell(
+                "network",
+                "The library lies on a network drive",
+                f"{self.data_dir} is on {kind}, where a lost connection or a second computer can damage the "
+                "catalog. Use the library from one computer only; better, keep it on a disk of its own "
+                "(--data-dir). The folders that are indexed may well be on the network.",
+            )
         self._watcher = Watcher(self._changed, self._watch_state)
         self._pipeline.start()
         for root in self.store.roots():
@@ -589,6 +597,7 @@ class Library:
         encoder = msgspec.structs.replace(encoder, busy=round(progress.encoder_busy, 2))
         if progress.trouble is not None and progress.trouble not in notices:
             notices.append(progress.trouble)
+        notices += [_not_mounted(place) for place in self._pipeline.lost_volumes]
         working = bool(progress.waiting) or switch is not None
         if pace.hold and working:
             notices.append(self._no_room())
@@ -778,3 +787,11 @@ class Library:
         if self.store.file(path) is None:
             raise IndexerError("Not in the library", f"{path} is not an indexed file.")
         return self.pool.preview(msgspec.structs.replace(request, path=path))
+
+
+def _not_mounted(place: str) -> api.Notice:
+    return api.Notice(
+        title=f"A disk is not there: {Path(place).name}",
+        message=f"Nothing is mounted at {place} now. What was indexed there is still found, and is compared "
+        "with the disk when it is back. If it will not come back, leave its folder out in the settings.",
+    )

@@ -399,6 +399,7 @@ class Pipeline:
         self._density = _Density()
         self._current = ""
         self._trouble: Notice | None = None
+        self._lost: dict[str, list[str]] = {}
         self._short: Counter[str] = Counter()  # files for which memory did not suffice, and how often
         self._extractors = [
             threading.Thread(target=self._extract_loop, name=f"extract-{n}", daemon=True)
@@ -506,6 +507,7 @@ class Pipeline:
         """Drop everything queued for a folder that is leaving the library or has gone offline."""
         with self._apply, self._state:
             self._unwatched.pop(root, None)
+            self._lost.pop(root, None)
             self._scans = deque(scan for scan in self._scans if scan[0] != root)
             if self._scanning_root == root:
                 self._scanning_root = None  # the scan ends at its next file
@@ -648,7 +650,16 @@ class Pipeline:
                 now[place] = False
         if now != known:
             self._store.set_volumes(root, now)
-        return tuple(place.rstrip("/") + "/" for place, online in now.items() if not online)
+        lost = [place for place, online in now.items() if not online]
+        with self._state:
+            self._lost[root] = lost
+        return tuple(place.rstrip("/") + "/" for place in lost)
+
+    @property
+    def lost_volumes(self) -> list[str]:
+        """Where disks were mounted inside folders of the library that are not there now."""
+        with self._state:
+            return [place for places in self._lost.values() for place in places]
 
     def _known_below(self, folder: str) -> list[str]:
         prefix = folder.rstrip("/") + "/"

@@ -15,6 +15,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -30,10 +31,11 @@ import msgspec
 
 from indexer import __version__, api
 from indexer.client import ENDPOINT_FILE, LOCK_FILE, peer_uid
-from indexer.errors import FatalError, IndexerError
+from indexer.errors import FatalError, IndexerError, shortage
 from indexer.library import Library
 from indexer.query import complete
 from indexer.settings import Settings, private_folder
+from indexer.store.database import errors
 from indexer.vault import Closed, Vault, opened
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,11 @@ GOODBYE_S = 2.0
 STATUS_EVERY_S = 0.25
 SETTINGS_EVERY_S = 2.0
 IDLE_SECONDS = 120.0
+# How often it is looked whether the data folder is still there; so many looks in turn say that it is not.
+PLACE_EVERY_S = 2.0
+PLACE_LOOKS = 2
+# Files and connections that may be open at once, where the system lets us say so.
+OPEN_FILES = 16384
 _UNLOCKED_PATIENCE = 5
 # Clients at once. Of those that have not shown the key yet, the oldest gives way to a new one.
 MOST_CLIENTS = 512
@@ -402,11 +409,18 @@ class Server:
         finally:
             os.umask(old_mask)
         endpoint = self.library.data_dir / ENDPOINT_FILE
-        _write_private(endpoint, json.dumps({"address": address, "key": self.key, "pid": os.getpid()}))
+        told = json.dumps({"address": address, "key": self.key, "pid": os.getpid()})
+        _write_private(endpoint, told)
+        place = _identity(self.library.data_dir)
         on_listening()
         self._start = asyncio.create_task(self._start_library())
         self.vault.begin()
-        works = (self._push_statuses(), self._end_when_unneeded(), self._follow_settings())
+        works = (
+            self._push_statuses(),
+            self._end_when_unneeded(),
+            self._follow_settings(),
+            self._mind_place(place, endpoint, told),
+        )
         beside = [asyncio.create_task(work) for work in works]
         try:
             await self._stop.wait()
@@ -414,8 +428,10 @@ class Server:
             for task in beside:
                 task.cancel()
             listener.close()
-            endpoint.unlink(missing_ok=True)
-            Path(address).unlink(missing_ok=True)
+            if _identity(self.library.data_dir) == place:  # else what is there now is another service's
+                for left in (endpoint, Path(address)):
+                    with contextlib.suppress(OSError):
+                        left.unlink(missing_ok=True)
             await self.vault.end()
             await self._start
             await asyncio.to_thread(self.library.close)
@@ -500,6 +516,24 @@ class Server:
             except Exception:
                 log.exception("The settings' file could not be followed")  # it may go well the next time
 
+    async def _mind_place(self, place: tuple[int, int] | None, endpoint: Path, told: str) -> None:
+        """End when the data folder went away: what is written into a deleted folder helps nobody.
+
+        Its disk may have been pulled out, or the folder deleted or put elsewhere. A new service begins where
+        the next client finds the folder.
+        """
+        missed = 0
+        while missed < PLACE_LOOKS:
+            await asyncio.sleep(PLACE_EVERY_S)
+            present = await asyncio.to_thread(_identity, self.library.data_dir)
+            missed = 0 if present == place else missed + 1
+            if not missed and not await asyncio.to_thread(endpoint.exists):
+                log.warning("The file that says where the service listens was gone and is written anew")
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(_write_private, endpoint, told)
+        log.error("The data folder is not there any more: the service ends")
+        self.stop()
+
     async def _end_when_unneeded(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._idle_seconds / 4))
@@ -521,6 +555,24 @@ def _socket_place(data_dir: Path) -> tuple[str, Path | None]:
         return str(inside), None
     folder = Path(tempfile.mkdtemp(prefix="dragoman-"))
     return str(folder / "s"), folder
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells this folder from any other; None when it is not there."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _allow_files() -> None:
+    """Have as many files open at once as the system gives without asking; shells often say 1,024 or 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses some values
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -577,6 +629,18 @@ def _lock(data_dir: Path) -> TextIO | None:
     return file
 
 
+def _unusable(data_dir: Path, error: IndexerError | OSError) -> dict[str, object]:
+    """Why the service cannot begin, for its starter."""
+    if isinstance(error, OSError):
+        short = shortage(error)
+        if short is None:
+            advice = "Dragoman must be able to write there; another folder can be chosen with --data-dir."
+            message = f"{data_dir}: {error.strerror or error}. {advice}"
+            return {"title": "The data folder cannot be used", "message": message}
+        error = short
+    return {"title": error.title, "message": error.message}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the service of one library until nobody needs it.
 
@@ -594,10 +658,13 @@ def main(argv: list[str] | None = None) -> int:
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
 
     def tell(answer: dict[str, object]) -> None:
+        if report.closed:
+            return
         with contextlib.suppress(OSError):
             report.write(json.dumps(answer) + "\n")
             report.close()
 
+    _allow_files()
     try:
         private_folder(data_dir)
         lock = _lock(data_dir)
@@ -608,20 +675,25 @@ def main(argv: list[str] | None = None) -> int:
         _set_up_log(data_dir)
         _redirect_output(data_dir)
     except OSError as error:
-        tell({"title": "The data folder cannot be used", "message": f"{data_dir}: {error.strerror}."})
+        tell(_unusable(data_dir, error))
         return 1
     try:
-        library = opened(data_dir)
-    except IndexerError as error:
-        log.warning("%s", error.title)
-        tell({"title": error.title, "message": error.message})
+        with errors():
+            library = opened(data_dir)
+    except (IndexerError, OSError) as error:
+        told = _unusable(data_dir, error)
+        log.warning("%s", told["title"])
+        tell(told)
         return 1
     log.info("Service %s begins", os.getpid())
     try:
         server = Server(library, idle_seconds=options.idle_seconds)
         asyncio.run(server.run(lambda: tell({"ready": os.getpid()})))
-    except Exception:
+    except Exception as error:
         log.exception("The service ends by a fault")
+        if isinstance(error, OSError):
+            tell(_unusable(data_dir, error))
+            return 1
         raise
     log.info("Service %s has ended", os.getpid())
     return 0
