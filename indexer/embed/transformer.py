@@ -44,6 +44,8 @@ _SHARE = 0.5
 # Of each of a layer's two widths, so many numbers of a token are in memory at once, at most.
 _COPIES = 10
 _A_TOKEN = 200_000  # bytes, where the widths are not known
+# Of what was counted, so many tokens are kept until they are wanted.
+_MOST_COUNTED = 1_000_000
 # From so many texts on the next ones are tokenized while the device works, so many characters for each
 # token of a batch at a time.
 _AHEAD_FROM = 32
@@ -134,6 +136,8 @@ class TransformerEncoder(TokenEncoder):
         self._causal = config.model_type in _CAUSAL and not bidirectional
         self._runner: PackedRunner | None = None
         self._quiet = 0  # tokens since batches were halved
+        self._counted: dict[str, list[Input]] = {}
+        self._counted_tokens = 0
         self._most = self._budget = _BUDGET_CPU if self._device.type == "cpu" else self._room()
         # The first pass sets up kernels and reads the weights from the disk: nobody should wait for it.
         try:
@@ -206,7 +210,7 @@ class TransformerEncoder(TokenEncoder):
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """Embed passages; see `TokenEncoder`. Packed, the next ones are tokenized while the device works."""
-        if self._runner is None or len(texts) < _AHEAD_FROM:
+        if self._runner is None or (len(texts) < _AHEAD_FROM and not self._counted):
             return super().encode_passages(texts)
         found: list[list[Input]] = []
         started: list[tuple[list[int], Started | list[Input]]] = []
@@ -218,11 +222,31 @@ class TransformerEncoder(TokenEncoder):
             first += len(inputs)
         return means(self._collect(first, started), [len(windows) for windows in found])
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See `TokenEncoder`. Packed, tokens are kept for `encode_passages`: making them takes as long."""
+        if self._runner is None:
+            return super().count_tokens(texts)
+        found = [self._windows(text, ids) for text, ids in self._passages(texts)]
+        counts = [sum(map(len, windows)) for windows in found]
+        for text, windows, count in zip(texts, found, counts, strict=True):
+            if text in self._counted or count > _MOST_COUNTED:
+                continue
+            self._counted[text] = windows
+            self._counted_tokens += count
+            while self._counted_tokens > _MOST_COUNTED:  # the oldest may never be wanted
+                oldest = self._counted.pop(next(iter(self._counted)))
+                self._counted_tokens -= sum(map(len, oldest))
+        return counts
+
     def _tokenized_ahead(self, texts: Sequence[str]) -> Iterator[list[list[Input]]]:
         """The windows of each text, slice by slice; one slice is made in a thread while another is used."""
 
         def windows(slice_: Sequence[str]) -> list[list[Input]]:
-            return [self._windows(text, ids) for text, ids in self._passages(slice_)]
+            known = [self._counted.pop(text, None) for text in slice_]
+            self._counted_tokens -= sum(len(one) for found in known for one in found or ())
+            new = [text for text, one in zip(slice_, known, strict=True) if one is None]
+            made = iter([self._windows(text, ids) for text, ids in self._passages(new)])
+            return [next(made) if one is None else one for one in known]
 
         most = _CHARACTERS * self._budget
         cuts, size = [0], 0

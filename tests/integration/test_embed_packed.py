@@ -234,6 +234,32 @@ def test_packs_keep_to_the_budget_and_lose_nothing() -> None:
     assert not list(packed.packs([], 10))
 
 
+def test_what_was_counted_is_not_tokenized_again(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded, encoder = load(folders["xlm-roberta"]), together(folders["xlm-roberta"])
+    batch = [*texts(11, 40), *texts(12, 3, (150,)), "rain", "rain"]
+    assert encoder.count_tokens(batch) == padded.count_tokens(batch)
+    tokenized: list[str] = []
+
+    def passages(some: list[str]) -> Any:
+        tokenized.extend(some)
+        return original(some)
+
+    original = encoder._passages
+    monkeypatch.setattr(encoder, "_passages", passages)
+    expected = padded.encode_passages([*batch, "cold"])
+    assert cosine(encoder.encode_passages([*batch, "cold"]), expected) >= CLOSE
+    assert set(tokenized) == {"cold"} | {one for one in batch if batch.count(one) > 1}
+    assert (encoder._counted, encoder._counted_tokens) == ({}, 0)
+    monkeypatch.setattr(transformer_module, "_MOST_COUNTED", 50)
+    for _ in range(3):
+        assert encoder.count_tokens(batch) == padded.count_tokens(batch)
+        assert sum(len(one) for windows in encoder._counted.values() for one in windows) <= 50
+    assert cosine(encoder.encode_passages(batch), expected[:-1]) >= CLOSE
+    assert (encoder._counted, encoder._counted_tokens) == ({}, 0)
+
+
 class Fails:
     """A device at the boundary: what a model's first so many passes raise."""
 
