@@ -378,8 +378,10 @@ class LockSection(QWidget):
             text = self.tr("This installation cannot encrypt: apsw-sqlite3mc is missing.")
         self.state.setText(text)
         self.on.setVisible(lock is not None and state == "off" and lock.possible)
-        for widget in (self.passphrase, self.off, self.close_now):
+        for widget in (self.passphrase, self.off):
             widget.setVisible(state == "open")
+        # With the key in the keyring it would open again by itself.
+        self.close_now.setVisible(state == "open" and lock is not None and not lock.remembered)
         self.remember.setVisible(
             state == "open" and lock is not None and bool(lock.keyring or lock.remembered)
         )

@@ -283,6 +283,13 @@ class Vault:
             await self._put(Closed(self._data_dir))
             raise
         self._key_now = key
+        if vault.unfinished(self._data_dir):
+            library.tell(
+                "unencrypted",
+                "Something that can be read was left",
+                f"What the library was before could not all be removed from {self._data_dir}. It is tried "
+                "again at every start; the log says why.",
+            )
         await self._put(library)
 
     async def _put(self, library: Library | Closed) -> None:

@@ -317,11 +317,19 @@ def admit(data_dir: Path, key: Key | None) -> None:
 
     Raises:
         LockedError: It is locked, and no key is given.
-        FatalError: It cannot be read how it is locked.
+        FatalError: It cannot be read how it is locked, or this installation has no ciphers.
         IndexerError: The files cannot be renamed.
     """
     settle(data_dir, owned=True)
-    if key is None and header(data_dir) is not None:
+    if header(data_dir) is None:
+        return
+    if not cipher.available():
+        raise FatalError(
+            "This installation cannot open an encrypted library",
+            "Its SQLite has no ciphers; nothing is wrong with the library. Install them: pip uninstall apsw, "
+            "then pip install apsw-sqlite3mc.",
+        )
+    if key is None:
         raise LockedError
 
 

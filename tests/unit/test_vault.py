@@ -190,6 +190,42 @@ def test_deleted_text_leaves_nothing_in_a_catalog_that_is_decrypted_later(tmp_pa
     db.close()
 
 
+@needs_ciphers
+def test_an_installation_without_ciphers_takes_no_encrypted_library_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = vault.new_header("a passphrase", cost=CHEAP)
+    fill(tmp_path, 3)
+    vault.convert(tmp_path, None, *lock)
+    monkeypatch.setattr(cipher, "available", lambda: False)
+    for key in (lock[1], None):
+        with pytest.raises(FatalError, match="nothing is wrong with the library"), opened(tmp_path, key):
+            pass
+    monkeypatch.undo()
+    assert inspect(tmp_path, None, lock, 3) == "as wanted"
+
+
+@needs_ciphers
+def test_what_could_not_be_removed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = vault.new_header("a passphrase", cost=CHEAP)
+    fill(tmp_path, 3)
+    wipe = vault._wipe
+
+    def refuse(file: Path, *, keep: bool = False) -> None:
+        if file.name == "data_level0.bin":
+            raise PermissionError(13, "Permission denied")
+        wipe(file, keep=keep)
+
+    monkeypatch.setattr(vault, "_wipe", refuse)
+    vault.convert(tmp_path, None, *lock)
+    assert vault.unfinished(tmp_path)  # which the person is told
+    with opened(tmp_path, lock[1]) as store:
+        assert store.counts().files == 3
+    monkeypatch.undo()
+    assert secrets_in(tmp_path) != []
+    assert inspect(tmp_path, None, lock, 3) == "as wanted"
+
+
 def test_erasing_overwrites_and_passes_over_holes(tmp_path: Path) -> None:
     sparse = tmp_path / "chroma" / "link_lists.bin"
     sparse.parent.mkdir()
