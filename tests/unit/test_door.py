@@ -168,6 +168,7 @@ def test_requests_of_one_who_never_reads_are_not_piled_up(library: FakeLibrary) 
         assert 5 < most <= service.MOST_REQUESTS
         assert library.asked < 3 * service.MOST_REQUESTS + 100
         beside.cancel()
+        deaf.writer.transport.abort()
 
     serve(library, talk)
 
