@@ -30,7 +30,7 @@ from indexer.api import DAMAGED
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.settings import synced
-from indexer.store import vault
+from indexer.store import cipher, vault
 from indexer.store.cipher import Key
 from indexer.store.database import (
     CATALOG_FILE,
@@ -111,7 +111,7 @@ class Catalog:
         self._counts: Counts | None = None
         self._roots: list[RootState] | None = None
         self._version = 0
-        self._rewriting = False
+        self._copying: Database | None = None
         self.lexicon = Lexicon(self.read)
         self._owner = take_lock(data_dir / LOCK_FILE)
         try:
@@ -533,8 +533,10 @@ class Catalog:
 
     def interrupt(self) -> None:
         """Break off `rewrite`, which then raises `IndexerError`."""
-        if self._rewriting:
-            self._writer.interrupt()
+        copying = self._copying
+        if copying is not None:
+            with contextlib.suppress(apsw.ConnectionClosedError):  # it ended in this moment
+                copying.interrupt()
 
     def rewrite(self) -> None:
         """Write the file anew, without what is free or left over in it.
@@ -551,16 +553,36 @@ class Catalog:
             with errors():
                 new.unlink(missing_ok=True)
                 new.touch(mode=0o600)
-                self._rewriting = True
                 try:
-                    self._writer.execute("VACUUM INTO ?", (str(new),))
+                    self._copy(new)
                     synced(new)
                     self._take_over(new)
-                except apsw.InterruptError as error:
-                    raise IndexerError("Interrupted", "The service is ending.") from error
                 finally:
-                    self._rewriting = False
                     new.unlink(missing_ok=True)
+
+    def _copy(self, new: Path) -> None:
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+        db = self._copying = Database(str(self._file), flags, self._key)
+        try:
+            db.set_busy_timeout(5000)
+            db.pragma("temp_store", "memory")
+            if self._key is None:
+                db.execute("VACUUM INTO ?", (new.absolute().as_uri(),))
+            else:
+                cipher.copy(db, new, self._key)
+        except apsw.InterruptError:
+            raise IndexerError("Interrupted", "The service is ending.") from None
+        except apsw.FullError:
+            raise
+        except apsw.Error as error:
+            if self._key is None:
+                raise
+            # Not chained: what SQLite says may quote the name of the new file, to which the key belongs.
+            name = type(error).__name__
+            raise IndexerError("The library could not be written anew", f"SQLite says {name}.") from None
+        finally:
+            self._copying = None
+            db.close()
 
     def _take_over(self, new: Path) -> None:
         """Put a file in the place of the catalog's; whoever reads is waited for, nobody waits for us."""

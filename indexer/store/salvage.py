@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from indexer.errors import FatalError, IndexerError
-from indexer.settings import synced
+from indexer.settings import encrypted, synced
 from indexer.store import vault
 from indexer.store.catalog import KEEP_AHEAD_S
 from indexer.store.check import is_vector
@@ -85,6 +85,12 @@ def salvage(folder: Path, key: Key | None = None) -> Saved:
         IndexerError: There is no catalog, or no room for another.
     """
     file = folder / CATALOG_FILE
+    if encrypted(folder):
+        raise IndexerError(
+            "An encrypted library cannot be salvaged",
+            "What cannot be read of it cannot be told from what is damaged. Put back a copy of the data "
+            "folder, or move the folder away and index your files again.",
+        )
     owner = take_lock(folder / LOCK_FILE)
     try:
         vault.admit(folder, key)
@@ -166,6 +172,7 @@ class _Copy:
         self._meta()
         self._plain("roots", "id, path, online, device")
         self._plain("volumes", "root, path, online")
+        self._plain("volumes", "id, root, path, online")
         self._plain("models", "id, key, dim, reference, dimensions, name, role, keep")
         hashes = self._texts()
         self._files(hashes)

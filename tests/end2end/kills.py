@@ -9,7 +9,7 @@ random moment of it:
     forget    another folder is indexed and removed again, which erases it and compacts the search index
     check     `dragoman check --repair`
     switch    another model's index is built and takes over
-    upgrade   the data folder is one of the schema before the present one
+    upgrade   the data folder is one of an earlier schema
     client    the window, or a command, is the victim; the service must go on
 
 The victim is the service, its Chroma, a child that reads files, or whatever other child it has. Where a child
@@ -47,7 +47,6 @@ from indexer.embed.space import space_of
 from indexer.errors import IndexerError
 from indexer.store import ModelKey, Store
 from indexer.store.database import CATALOG_FILE, Database
-from indexer.store.schema import SCHEMA_VERSION
 from tests import tiny_models
 
 Chunks = set[tuple[str, int, int, str]]
@@ -92,6 +91,11 @@ def visible(data: Path) -> tuple[Chunks, list[str]]:
 # --- one kill ------------------------------------------------------------------------------------
 
 SECRET = "Quastenflosser"
+# How a data folder becomes one of an earlier schema again.
+UNDO = {
+    7: "DROP TABLE volumes",
+    6: "ALTER TABLE vectors DROP COLUMN crc; DELETE FROM meta WHERE key = 'unsummed'",
+}
 VICTIMS = ("chroma_child", "workers", "openvino_child")
 
 
@@ -204,7 +208,7 @@ class Rough:
                 return
 
     def set_back(self) -> None:
-        """Make the data folder one of the schema before the present one."""
+        """Make the data folder one of an earlier schema."""
         for _ in range(100):
             if not self.alive():
                 break
@@ -213,9 +217,10 @@ class Rough:
         file = self.data / CATALOG_FILE
         if file.exists():
             db = Database(str(file))
-            if db.pragma("user_version") == SCHEMA_VERSION:
-                db.execute("ALTER TABLE vectors DROP COLUMN crc; DELETE FROM meta WHERE key = 'unsummed'")
-                db.pragma("user_version", SCHEMA_VERSION - 1)
+            for version in range(db.pragma("user_version"), min(UNDO) - 1, -1):
+                with db:
+                    db.execute(UNDO[version])
+                    db.pragma("user_version", version - 1)
             db.close()
 
     def alive(self) -> bool:

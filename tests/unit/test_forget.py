@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from indexer.errors import IndexerError
-from indexer.store import ModelKey, Store, keeper
+from indexer.store import ModelKey, Store, cipher, keeper, vault
+from indexer.store.salvage import salvage
 from indexer.store.traces import Traces
 from tests.unit.test_store import MODEL, put, texts_of, update, vector
 
@@ -219,3 +220,26 @@ def test_searches_go_on_while_the_file_is_written_anew(tmp_path: Path) -> None:
     assert store.check() == []
     assert not (tmp_path / "catalog.sqlite.new").exists()
     store.close()
+
+
+@pytest.mark.skipif(not cipher.available(), reason="apsw without ciphers is installed")
+def test_an_encrypted_library_stays_so_when_it_is_written_anew(tmp_path: Path) -> None:
+    header, key = vault.new_header("eight or more", cost=16)
+    filled(tmp_path).close()
+    vault.convert(tmp_path, None, header, key)
+    store = Store(tmp_path, key=key)
+    store._use_chroma = False
+    store.use_model(MODEL)
+    store.remove_root(GONE)
+    assert Traces(store._catalog).scrub(everything=True)
+    assert store.check() == []
+    put(store, update(f"{KEPT}/new", passage(SECRET)))
+    assert b"word1" not in (tmp_path / "catalog.sqlite").read_bytes()
+    assert traces(tmp_path) == {}
+    store.close()
+    with pytest.raises(IndexerError, match="encrypted"):
+        salvage(tmp_path)
+    again = Store(tmp_path, key=key)
+    assert len(texts_of(again, f"{KEPT}/3")) == 4
+    again.close()
+    assert traces(tmp_path) == {}
