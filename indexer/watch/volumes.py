@@ -65,7 +65,7 @@ def _parsed(line: bytes) -> Mount | None:
 def mounted_below(folder: str, known: list[Mount]) -> list[str]:
     """Where file systems are mounted inside a folder, itself not counted."""
     prefix = folder.rstrip("/") + "/"
-    return sorted({mount.path for mount in known if mount.path.startswith(prefix)})
+    return sorted({mount.path for mount in known if mount.path.startswith(prefix) and mount.path != prefix})
 
 
 def network_kind(path: Path) -> str:
