@@ -487,7 +487,7 @@ class Examination:
                 # One without a chunk is told of elsewhere.
                 if rows and _sum(*map(lexical.analysed, rows[0])) != _at(present, text_id):
                     wrong.append(text_id)
-            time.sleep(0)  # this thread holds the interpreter most of the time
+            time.sleep(0.002)  # this thread holds the interpreter most of the time, and a search may wait
         return np.array(wrong, np.int64)
 
     def _stale_files(self, db: Database, files: Ids, present: Sums) -> Ids:

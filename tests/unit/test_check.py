@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,15 +30,21 @@ def opened(folder: Path) -> Store:
     return store
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The data folder of a library that was closed in good order."""
-    store = opened(tmp_path / "data")
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("library")
+    store = opened(made)
     store.add_root(ROOT)
     put(store, *PLAIN)
     assert store.check() == []
     store.close()
-    return tmp_path / "data"
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, library: Path) -> Path:
+    """The data folder of a library that was closed in good order."""
+    return shutil.copytree(library, tmp_path / "data")
 
 
 @pytest.fixture
