@@ -126,6 +126,11 @@ class Keeper:
                 self._trouble = str(error)
                 self._retry_at = time.monotonic() + _RETRY_S
                 delay = _LOOK_S
+            except Exception:
+                log.exception("Erasing what was deleted failed")
+                self._trouble = "This is a fault in Dragoman; its log says more."
+                self._retry_at = time.monotonic() + _RETRY_S
+                delay = _LOOK_S
             with self._wake:
                 self._wake.wait_for(lambda: self._stopping or self._woken, delay)
                 self._woken = False
