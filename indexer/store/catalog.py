@@ -507,8 +507,11 @@ class Catalog:
             scrubbed: Whether `Traces.scrub` follows in any case.
         """
         with self.write() as (db, change):
+            now = time.time()
+            # A clock that ran ahead and was set right must not keep anything for years.
             rows = db.ask(
-                "SELECT id FROM texts WHERE unused_since <= ? LIMIT ?", (time.time() - older_than_s, limit)
+                "SELECT id FROM texts WHERE unused_since <= ? OR unused_since > ? LIMIT ?",
+                (now - older_than_s, now + 2 * KEEP_AHEAD_S, limit),
             )
             models = [row[0] for row in db.ask("SELECT id FROM models")]
             change.freed = [row[0] for row in rows]

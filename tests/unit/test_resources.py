@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,20 @@ def test_a_disk_that_is_full_at_any_page_loses_nothing(store: Store, more: int) 
     put(store, update(f"{ROOT}/file", *new))
     assert [text for _, text in texts_of(store, f"{ROOT}/file")] == new
     assert store.check() == []
+
+
+def test_a_clock_that_ran_ahead_keeps_no_text_for_years(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, update(f"{ROOT}/file", "a secret", "and another"))
+    with monkeypatch.context() as patch:
+        years_ahead = time.time() + 20 * 365 * 86400
+        patch.setattr(time, "time", lambda: years_ahead)
+        store.remove([f"{ROOT}/file"])
+        put(store, update(f"{ROOT}/later", "a text of the future"))
+    assert store._catalog.collect(3600.0, 100)
+    assert store.check() == []
+    assert [text for _, text in texts_of(store, f"{ROOT}/later")] == ["a text of the future"]
 
 
 @pytest.mark.parametrize(
