@@ -31,7 +31,7 @@ import numpy as np
 from adapter_corpus import Section, Text, fetch, sections, versions
 
 from indexer.embed import bundled
-from indexer.embed.adapter import Factors, pack
+from indexer.embed.adapter import Adapter, Factors, pack
 from indexer.embed.folder import TOKENIZER, ModelFolder
 from indexer.embed.space import LanguageSpace, compute_profile
 from indexer.embed.tokenized import batches
@@ -54,8 +54,8 @@ LANGUAGES = {
 SOURCES = {"man": 0.45, "lo": 0.4, "gnome": 0.15}
 CODE = "code"
 # Languages with so much in a character that a few of them are a sentence.
-_DENSE = frozenset({"ja", "zh-CN", "zh-TW"})
-_SENTENCE = re.compile(r"(.{12,220}?)(?:[.!?](?=\s)|[。！？：]|$)")
+DENSE = frozenset({"ja", "zh-CN", "zh-TW"})
+SENTENCE = re.compile(r"(.{12,220}?)(?:[.!?](?=\s)|[。！？：]|$)")
 # One page in so many is never trained on.
 _HELD_OUT = 12
 _LAYERS = 12
@@ -122,11 +122,11 @@ class Pairs:
         self.random = random.Random(seed)
         self.sections: dict[str, list[Section]] = defaultdict(list)
         for section in found:
-            if _is_held_out(section.page) == held_out:
+            if is_held_out(section.page) == held_out:
                 texts = {
                     lang: text
                     for lang, text in section.texts.items()
-                    if lang in LANGUAGES and len(text) >= (30 if lang in _DENSE else 80)
+                    if lang in LANGUAGES and len(text) >= (30 if lang in DENSE else 80)
                 }
                 if len(texts) >= 2:
                     kept = Section(section.source, section.page, section.id, texts)
@@ -146,7 +146,7 @@ class Pairs:
             near = source[max(0, at - 6) : at + 6]
             taken = 0
             for section in self.random.sample(near, len(near)):
-                pair = None if _topic(section) in seen else self._pair(section, languages, same)
+                pair = None if topic_of(section) in seen else self._pair(section, languages, same)
                 if pair is not None:
                     seen.add(pair.topic)
                     pairs.append(pair)
@@ -179,18 +179,18 @@ class Pairs:
         if drawn is None:
             return None
         query, first = drawn
-        passage = _passage(texts[answered], first, 150 if answered in _DENSE else 420)
-        if len(passage) < (15 if answered in _DENSE else 50):
+        passage = passage_of(texts[answered], first, 150 if answered in DENSE else 420)
+        if len(passage) < (15 if answered in DENSE else 50):
             return None
-        if self.random.random() < 0.12 and _says_something(texts[answered].title, answered):
+        if self.random.random() < 0.12 and says_something(texts[answered].title, answered):
             passage = f"{texts[answered].title}\n{passage}"
-        return Pair(query, passage, asked, answered, _topic(section))
+        return Pair(query, passage, asked, answered, topic_of(section))
 
     def _query(self, section: Section, asked: str, answered: str) -> tuple[str, int] | None:
         """A title or a sentence, and with which paragraph the passage that answers it begins."""
         ours, theirs = section.texts[asked], section.texts[answered]
         aligned = ours.shape == theirs.shape
-        if _says_something(ours.title, asked) and (
+        if says_something(ours.title, asked) and (
             not aligned or asked == answered or self.random.random() < 0.55
         ):
             middle = section.source != "man" and self.random.random() >= 0.7
@@ -199,12 +199,12 @@ class Pairs:
         if not aligned or asked == answered:
             return None
         places = {name: at for at, (name, _) in enumerate(theirs.paragraphs)}
-        shortest = 12 if asked in _DENSE else 35
+        shortest = 12 if asked in DENSE else 35
         fit = [(name, text) for name, text in ours.paragraphs if name in places and len(text) >= shortest]
         if not fit:
             return None
         name, text = self.random.choice(fit[:12])
-        sentence = _SENTENCE.match(text)
+        sentence = SENTENCE.match(text)
         if sentence is None:
             return None
         at = places[name]
@@ -212,22 +212,26 @@ class Pairs:
         return sentence[1].strip(" .;:,。"), at - before
 
 
-def _is_held_out(page: str) -> bool:
+def is_held_out(page: str) -> bool:
+    """Whether a page is kept for choosing between variants."""
     digest = hashlib.md5(page.encode(), usedforsecurity=False).hexdigest()
     return int(digest, 16) % _HELD_OUT == 0
 
 
-def _topic(section: Section) -> str:
+def topic_of(section: Section) -> str:
+    """The same for a section in all languages."""
     return f"{section.page}#{section.id}"
 
 
-def _says_something(title: str, lang: str) -> bool:
-    if lang in _DENSE:
+def says_something(title: str, lang: str) -> bool:
+    """Whether a heading is long enough to be asked for."""
+    if lang in DENSE:
         return 4 <= len(title) <= 60
     return 8 <= len(title) <= 140 and len(title.split()) >= 2
 
 
-def _passage(text: Text, first: int, longest: int) -> str:
+def passage_of(text: Text, first: int, longest: int) -> str:
+    """Paragraphs from the `first` on, about `longest` characters of them."""
     passage = ""
     for _, paragraph in text.paragraphs[first:]:
         if len(passage) + len(paragraph) > longest and len(passage) > longest / 3:
@@ -453,8 +457,8 @@ def _insert(model: Any, options: Options) -> dict[str, Any]:
     return changes
 
 
-def published(target: Path) -> ModelFolder:
-    """The bundled model without an adapter, converted into a folder.
+def published(target: Path, adapter: Adapter | None = None) -> ModelFolder:
+    """The bundled model as it was published, or with an adapter, converted into a folder.
 
     Raises:
         FatalError: Its package is not installed.
@@ -463,7 +467,7 @@ def published(target: Path) -> ModelFolder:
     if source is None:
         raise FileNotFoundError(f"the package {bundled.PACKAGE} is not installed")
     target.mkdir(parents=True, exist_ok=True)
-    bundled.convert(bundled.read(source.read_bytes(), source), target)
+    bundled.convert(bundled.read(source.read_bytes(), source), target, adapter)
     return ModelFolder(path=target, model=bundled.MODEL)
 
 
