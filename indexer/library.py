@@ -475,7 +475,11 @@ class Library:
             if self._watcher is not None:
                 self._watcher.remove(root)
             self.pipeline.forget(root)
-            self.store.remove_root(root)
+            try:
+                self.store.remove_root(root)
+            except IndexerError:
+                self._open_root(root)  # it is in the library still, and is to be followed
+                raise
             self._watches.pop(root, None)
             self._rules.pop(root, None)
             self._notices.pop(root, None)

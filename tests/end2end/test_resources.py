@@ -160,3 +160,51 @@ def wait_on(client: IndexerClient, wanted: Callable[[api.Status], bool]) -> api.
             return status
         assert time.monotonic() < deadline, status
     raise AssertionError("the service went away")
+
+
+def test_forgetting_and_a_check_while_the_disk_is_full(volume: Callable[..., Path], tmp_path: Path) -> None:
+    disk = volume("disk")
+    data = disk / "data"
+    places = [tmp_path / "kept", tmp_path / "dropped"]
+    for place in places:
+        place.mkdir()
+        for number in range(40):
+            text = f"{place.name} {number}: a ship with eight sails came into the harbour.\n" * 20
+            (place / f"{place.name}{number}.md").write_text(text)
+    with service(data) as client:
+        for place in places:
+            client.add_folder(place)
+        wait(data, resting(80))
+        ballast = fill(disk)
+        # Either it is done at once or refused with the reason; it is never done by halves.
+        refused = False
+        try:
+            client.remove_folder(places[1])
+        except IndexerError as error:
+            refused = "full" in error.title
+        assert client.search("harbour", limit=3).hits
+        assert len(client.folders()) == (2 if refused else 1)
+        ballast.unlink()
+        if refused:
+            client.remove_folder(places[1])
+        after = wait(data, lambda status: resting(40)(status) and not status.notices)
+        assert after.chunks
+        assert all(name.startswith("kept") for name in names(client, "dropped harbour"))
+        process = psutil.Process(client.pid)
+        client.stop()
+        process.wait(60)
+    with service(data):
+        assert wait(data, resting(40)).chunks == after.chunks
+
+
+def test_a_data_folder_on_a_disk_that_is_pulled_out(volume: Callable[..., Path], tmp_path: Path) -> None:
+    disk = volume("disk")
+    data = disk / "data"
+    with IndexerClient(data) as client:
+        wait(data, lambda status: status.state == "watching")
+        process = psutil.Process(client.pid)
+        _unmount(disk)
+        process.wait(60)
+        with pytest.raises(IndexerError):
+            client.status()
+    assert not data.exists(), "nothing is begun where the disk was"
