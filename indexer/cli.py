@@ -346,7 +346,9 @@ def status(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
             console.print(_safe(encoder.message))
         if now.switch is not None:
             console.print(_building(now.switch), highlight=False, soft_wrap=True)
-        if now.index == "exact":
+        if now.lock == "open":
+            console.print("The library is encrypted, and open: `dragoman lock close` locks it.")
+        elif now.index == "exact":
             console.print("The search index is being checked or rebuilt; exact search serves meanwhile.")
         for notice in now.notices:
             console.print(f"[yellow]{_safe(notice.title)}.[/] {_safe(notice.message)}", soft_wrap=True)
