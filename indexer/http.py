@@ -49,6 +49,7 @@ MAX_INPUTS = 2048
 MAX_BODY_BYTES = 32 << 20
 
 _BODY_S = 60.0
+_HEAD_S = 10.0
 _END_S = 10
 _LOADING_TRIES, _LOADING_REST_S = 100, 0.2
 _KEEP_ALIVE_S = 75
@@ -113,6 +114,7 @@ def serve(data_dir: Path, door: Door, tell: Callable[[str], None]) -> None:
         ensure_service(data_dir)
         config = uvicorn.Config(
             create_app(data_dir, door),
+            http=_hurried(),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -129,6 +131,38 @@ def serve(data_dir: Path, door: Door, tell: Callable[[str], None]) -> None:
             _until_told(uvicorn.Server(config), listener)
     finally:
         listener.close()
+
+
+def _hurried() -> type[asyncio.Protocol]:
+    """The protocol of uvicorn, but who does not finish the head of a request is given up, not waited for."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    base: Any = AutoHTTPProtocol
+
+    class Hurried(base):  # type: ignore[misc]
+        _watch: asyncio.TimerHandle | None = None
+        _seen_late = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._watch = asyncio.get_running_loop().call_later(_HEAD_S, self._look)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._watch is not None:
+                self._watch.cancel()
+            super().connection_lost(exc)
+
+        def _look(self) -> None:
+            # After an answer uvicorn waits for the next request until the first byte of it comes.
+            done = self.cycle is not None and self.cycle.response_complete
+            late = self.cycle is None or (done and self.timeout_keep_alive_task is None)
+            if late and (self.cycle is None or self._seen_late):
+                self.transport.abort()
+                return
+            self._seen_late = late
+            self._watch = asyncio.get_running_loop().call_later(_HEAD_S, self._look)
+
+    return Hurried
 
 
 def _until_told(server: Any, listener: socket.socket) -> None:

@@ -175,7 +175,7 @@ def load(data_dir: Path) -> Settings:
         return Settings()
     except OSError as error:
         raise FatalError("The settings cannot be read", f"{file}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
         message = f"{file}: {error}. Correct or remove the file."
         raise FatalError("The settings cannot be read", message) from error
 

@@ -662,7 +662,7 @@ class _Child:
             _send(process.stdin, message)
             body = _receive(process.stdout)
             return None if body is None else _answer_decoder.decode(body)
-        except (OSError, ValueError):  # a broken pipe, a closed file, no JSON
+        except (OSError, ValueError, RecursionError):  # a broken pipe, a closed file, no JSON
             return None
 
     def next(self) -> bytes | None:

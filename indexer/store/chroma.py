@@ -126,8 +126,8 @@ class Child:
                     waiting = self._waiting.pop(answer.id, None)
                 if waiting is not None:  # else the question was given up
                     waiting.put(answer)
-        except (OSError, ValueError) as error:
-            log.warning("the Chroma process sent something unreadable: %s", error)
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("the Chroma process sent something unreadable: %s", type(error).__name__)
             self._process.kill()
         with self._lock:
             self._ended = True
