@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Nobody who ends the service waits longer for a model that would not be used any more.
+_LOADING_S = 0.2
+
 # Texts that are embedded and stored together: seconds of work on a slow machine, and a cheap transaction.
 BATCH_TEXTS = 64
 # How often a kept index looks for texts that it lacks.
@@ -635,7 +638,7 @@ class Models:
         for side in sides:
             side.stop()
         if self._live is not None:
-            self._live.encoder.stop()
+            self._live.encoder.stop(loading_s=_LOADING_S)
         for _, thread in leaving:
             thread.join(timeout=5)
 

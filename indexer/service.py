@@ -20,6 +20,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine
@@ -700,4 +701,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if any(thread.name == "encoder" for thread in threading.enumerate()):
+        # A model is still being loaded. Everything is written; taking the interpreter down beside it crashes.
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)

@@ -183,8 +183,13 @@ class EncoderThread:
         with self._wake:
             self._wake.notify_all()
 
-    def stop(self) -> None:
-        """Finish the batch in hand (or loading), fail what waits, end the thread. May be called twice."""
+    def stop(self, *, loading_s: float | None = None) -> None:
+        """Finish the batch in hand (or loading), fail what waits, end the thread. May be called twice.
+
+        Args:
+            loading_s: How long at most to wait for a model that is just being loaded; None for its end. The
+                thread ends by itself when it is loaded, or with the process.
+        """
         with self._wake:
             self._stopping = True
             if self._failure is None:
@@ -194,7 +199,7 @@ class EncoderThread:
         if aborts is not None:
             aborts.abort()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(loading_s if self._status.state == "loading" else None)
         self._fail_waiting()
 
     def finish(self) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.errors import FileError, IndexerError, ShortageError, away, shortage
+from indexer.embed.thread import EncoderThread
+from indexer.errors import FatalError, FileError, IndexerError, ShortageError, away, shortage
 from indexer.settings import Settings
 from indexer.store import Store
 from indexer.watch import Rules, mounted_below, mounts, network_kind, root_online, scan, volumes, walk
@@ -294,3 +296,23 @@ def test_the_systems_own_limits_of_inotify(tmp_path: Path, limit: str, most: str
     command = ["unshare", "-Ur", sys.executable, "-c", _WATCH, str(tmp_path), limit, most]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_end_does_not_wait_for_a_model_that_is_being_loaded() -> None:
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load() -> Any:
+        loading.set()
+        assert loaded.wait(30)
+        raise FatalError("Not needed any more", "It was stopped.")
+
+    encoder = EncoderThread(load)
+    encoder.start()
+    waiting = encoder.passages(["a text"])
+    assert loading.wait(30)
+    encoder.stop(loading_s=0.01)
+    with pytest.raises(IndexerError, match="stopped"):
+        waiting.result(5)
+    loaded.set()
+    encoder.stop()
+    assert not any(thread is encoder._thread for thread in threading.enumerate())
