@@ -535,16 +535,16 @@ class Examination:
             if not rows:
                 break
             for key, data, crc, text_hash in rows:
-                if not isinstance(data, bytes) or not is_vector(data):
+                if _is_damaged(data, crc, text_hash):
                     damaged.append(key)
                 elif crc is None:
                     unsummed.append((checksum(text_hash, data), key))
-                elif crc != checksum(text_hash, data):
-                    damaged.append(key)
             last, done = rows[-1][0], done + len(rows)
         if self._repair:
-            for part in self._parts(damaged, "the vectors"):
+            for keys in self._parts(damaged, "the vectors"):
                 with self._catalog.write() as (db, _):
+                    # Another text may have got the id, and its own vector, meanwhile.
+                    part = [key for key in keys if _still_damaged(db, key)]
                     db.executemany("DELETE FROM vectors WHERE key = ?", ((key,) for key in part))
                     db.executemany(
                         "DELETE FROM outbox WHERE text_id = ?"
@@ -709,6 +709,17 @@ def _instances(
             yield np.array(docs, np.int64), np.array(crcs, np.uint64), np.array(places, np.uint64)
             docs, crcs, places = [], [], []
     yield np.array(docs, np.int64), np.array(crcs, np.uint64), np.array(places, np.uint64)
+
+
+def _is_damaged(data: object, crc: int | None, text_hash: bytes) -> bool:
+    if not isinstance(data, bytes) or not is_vector(data):
+        return True
+    return crc is not None and crc != checksum(text_hash, data)
+
+
+def _still_damaged(db: Database, key: int) -> bool:
+    query = "SELECT data, crc, hash FROM vectors JOIN texts ON texts.id = key & ? WHERE key = ?"
+    return any(_is_damaged(*row) for row in db.ask(query, (TEXT_MASK, key)))
 
 
 def is_vector(data: bytes) -> bool:

@@ -19,7 +19,7 @@ from indexer.store.catalog import Catalog, Change
 from indexer.store.database import Database
 from indexer.store.engine import Engines
 from indexer.store.filters import Filters, Selection
-from indexer.store.ledger import Ledger, Vector, unit_rows
+from indexer.store.ledger import Index, Ledger, Vector, unit_rows
 from indexer.store.matrix import GATHER_COST, Matrix, MemoryMatrix, View
 from indexer.store.types import Candidate, ModelKey, Outline, Pool
 
@@ -439,26 +439,22 @@ class VectorIndex:
         serving = accelerator.serving() if accelerator is not None else None
         if accelerator is None or serving is None:
             return None
+        # Asked in this order: what is acknowledged now is listed afterwards.
+        acknowledged = self._ledger.vector_ids(serving.index)
         present = accelerator.all_ids()
         if present is None:
             return None
-        wrong: list[npt.NDArray[np.int64]] = []
+        doubtful: list[npt.NDArray[np.int64]] = []
         for low in range(0, len(present), _COMPARED):
             tell(low, len(present))
-            held = accelerator.held(present[low : low + _COMPARED])
-            if held is None:
+            differing = self._wrong_among(accelerator, serving.index, present[low : low + _COMPARED])
+            if differing is None:
                 return None
-            with self._catalog.read() as db:
-                known, vectors = self._ledger.vectors(db, held[0].tolist())
-                waiting = self._ledger.outbox_ids(db, serving.index, -1)
-            order = np.argsort(held[0])
-            rows = held[1][order][np.searchsorted(held[0][order], np.array(known, np.int64))]
-            cosines = np.einsum("ij,ij->i", rows, vectors) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
-            # Not `>`, as it may be no number.
-            doubtful = np.array(known, np.int64)[~(cosines >= 1 - _SAME)]
-            wrong.append(np.setdiff1d(doubtful, waiting))
-        acknowledged = self._ledger.vector_ids(serving.index)
-        if accelerator.serving() is not serving:
+            doubtful.append(differing)
+        # Once more: one may have been given its new vector between two questions.
+        wrong = np.concatenate([np.zeros(0, np.int64), *doubtful])
+        again = self._wrong_among(accelerator, serving.index, wrong) if len(wrong) else wrong
+        if again is None or accelerator.serving() is not serving:
             return None
         with self._catalog.read() as db:
             ever = self._catalog.text_ids(db)
@@ -466,10 +462,27 @@ class VectorIndex:
         return Compared(
             known=len(acknowledged),
             lost=np.setdiff1d(acknowledged, present),
-            wrong=np.concatenate([np.zeros(0, np.int64), *wrong]),
+            wrong=again,
             strange=np.setdiff1d(surplus, ever),
             stale=np.intersect1d(surplus, ever),
         )
+
+    def _wrong_among(
+        self, accelerator: Accelerator, index: Index, ids: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64] | None:
+        """Texts under whose ids the accelerator has another vector than the catalog; None for no answer."""
+        held = accelerator.held(ids)
+        if held is None:
+            return None
+        with self._catalog.read() as db:
+            known, vectors = self._ledger.vectors(db, held[0].tolist())
+            waiting = self._ledger.outbox_ids(db, index, -1)
+        numbers = np.array(known, np.int64)
+        order = np.argsort(held[0])
+        rows = held[1][order][np.searchsorted(held[0][order], numbers)]
+        cosines = np.einsum("ij,ij->i", rows, vectors) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
+        # Not `<`, as it may be no number.
+        return np.setdiff1d(numbers[~(cosines >= 1 - _SAME)], waiting)
 
     def mend_accelerator(self, compared: Compared, *, anew: bool) -> None:
         """Give the accelerator what it lacks or has wrong, or have it begin anew."""
