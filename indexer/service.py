@@ -234,7 +234,8 @@ class _Connection:
         try:
             await self._carry_out(request)
         except IndexerError as error:
-            await self.send(api.Failed(id=request.id, title=error.title, message=error.message))
+            said = self._why(request, error)
+            await self.send(api.Failed(id=request.id, title=said.title, message=said.message))
         except (ConnectionError, TimeoutError):
             raise  # the client is gone
         except OSError as error:
@@ -242,9 +243,22 @@ class _Connection:
                 api.Failed(id=request.id, title="The system refuses", message=f"{error.strerror or error}.")
             )
         except Exception as error:
+            if isinstance(error, ValueError) and "null byte" in str(error):  # how Python refuses such a path
+                message = "It holds a character that no file can have in its name."
+                await self.send(api.Failed(id=request.id, title="There is no such file", message=message))
+                return
             log.exception("A request of kind %s failed", type(request).__name__)
             message = f"{type(error).__name__}. This is a fault in Dragoman; its log says more."
             await self.send(api.Failed(id=request.id, title="Internal error", message=message))
+
+    def _why(self, request: api.Request, error: IndexerError) -> IndexerError:
+        """What to say: a library that was locked under a request has other troubles than that."""
+        try:
+            if isinstance(self._server.library, Closed):
+                self._server.library.attend(request)
+        except IndexerError as locked:
+            return locked
+        return error
 
     async def _carry_out(self, request: api.Request) -> None:
         vault = self._server.vault
