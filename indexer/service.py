@@ -337,7 +337,7 @@ class _Connection:
                     async for told in checking:
                         await self.send(told)
             case api.GetLock(id=i):
-                await self.send(await vault.describe(i))
+                await self.send(await vault.describe(request))
             case api.Unlock(id=i):
                 await vault.unlock(request)
                 await self.send(api.Done(id=i))

@@ -22,7 +22,8 @@ from indexer.query import Facts, complete, parse, unparse
 _PARTS = (
     "ext:", "type:", "lang:", "in:", "name:", "after:", "before:", "size:", "date:", "has:", "-", "--", "+",
     "OR", "or", "AND", "NOT", "|", "(", ")", '"', "“", "”", "„", "«", "'", "\\", "*", ":", "::", ",", ";",
-    ">", "<", "=", "..", "pdf", "md,txt", "python", "zh", "xx", "deutsch", "中文", "yesterday", "2024", "2024-13-45",
+    ">", "<", "=", "..", "pdf", "md,txt", "python", "zh", "xx", "deutsch", "中文", "yesterday", "2024",
+    "2024-13-45",
     "last week",
     "7d", "1mb", "10..20kb", "9" * 30, "-1", "~/x", "/", "C:\\", "猫", "ü", "e\u0301", "\u200f",
     "👩\u200d👧", "\u202e", "\0", "\ud800", "\u3000", "\t", "\n", " ", "  ", "word", "heat pump",

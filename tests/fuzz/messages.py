@@ -21,6 +21,7 @@ import resource
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -242,7 +243,7 @@ class Figures:
     def find(self, target: str, data: bytes, error: object) -> None:
         """Keep a finding, the first few of them."""
         if len(self.findings) < 20:
-            self.findings.append(f"{target}: {type(error).__name__}: {str(error)[:200]} by {data[:200]!r}")
+            self.findings.append(f"{target}: {type(error).__name__}: {str(error)[:200]} by {data[:400]!r}")
 
 
 def throw(target: Target, data: bytes, figures: Figures) -> None:
@@ -327,8 +328,9 @@ class _Served:
 
 
 def _stops(data: bytes) -> bool:
+    # The other one would put a real library in the place of the stand-in.
     with contextlib.suppress(ValueError):
-        return isinstance(api.decode_request(data.replace(b"\n", b" ")), api.Stop)
+        return isinstance(api.decode_request(data.replace(b"\n", b" ")), api.Stop | api.SetLock)
     return False
 
 
@@ -341,7 +343,10 @@ class _Faults(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        self._figures.find("the server's log", b"", error or record.getMessage())
+        if isinstance(error, IndexerError):
+            return  # told to the person as well
+        where = traceback.format_tb(error.__traceback__)[-3:] if error is not None else []
+        self._figures.find("the server's log", "".join(where).encode(), error or record.getMessage())
 
 
 async def run(count: int, seed: int, socket_share: int, *, tell: Callable[[str], object]) -> Figures:
