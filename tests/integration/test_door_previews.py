@@ -49,7 +49,7 @@ def wants(url: str, picture: Path) -> str:
             f"![a]({url}/a.png) ![b]({picture.as_uri()})",
             f"![c]({picture}) ![d](file://{picture})",
             f"![e](<{data}>)",
-            f"![f](//127.0.0.1:{port}/f.png) ![h](qrc:/x.png)",
+            f"![f]({url.removeprefix('http:')}/f.png) ![h](qrc:/x.png)",
             f"[link]({url}/link) <{url}/auto> {url}/bare [js](javascript:alert(1))",
             f"<img src='{url}/h.png'><script src='{url}/s.js'></script>",
             f"<link rel=stylesheet href='{url}/c.css'>",
