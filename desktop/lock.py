@@ -59,7 +59,6 @@ class _LockDialog(GrowingDialog):
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setMinimumWidth(480)
         self._connection = connection
-        self._keyring = ""
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(20, 18, 20, 18)
         self.column.setSpacing(10)
@@ -109,9 +108,10 @@ class _LockDialog(GrowingDialog):
         field.textChanged.connect(self._typed)
         return field
 
-    def show_keyring(self, lock: api.Lock) -> None:
+    def _take_lock(self, lock: api.Reply) -> None:
         """Offer to remember the passphrase where the system has a keyring."""
-        self._keyring = lock.keyring
+        if not isinstance(lock, api.Lock):
+            return
         self.remember.setVisible(bool(lock.keyring))
         self.remember.setToolTip(lock.keyring)
         self.remember.setChecked(lock.remembered and bool(lock.keyring))
@@ -163,10 +163,6 @@ class UnlockDialog(_LockDialog):
         self._typed()
         self._connection.request(api.GetLock(id=0), self._take_lock, lambda _: None)
 
-    def _take_lock(self, reply: api.Reply) -> None:
-        if isinstance(reply, api.Lock):
-            self.show_keyring(reply)
-
     def _typed(self) -> None:
         self.error.hide()
         self.go.setEnabled(bool(self.field.text()))
@@ -198,7 +194,6 @@ class ChangeLockDialog(_LockDialog):
         theme: Fonts.
         connection: The service.
         change: Which of these.
-        lock: What is known of the lock.
     """
 
     changed = Signal()
@@ -208,7 +203,6 @@ class ChangeLockDialog(_LockDialog):
         theme: Theme,
         connection: Connection,
         change: Change,
-        lock: api.Lock,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(theme, connection, parent)
@@ -254,9 +248,8 @@ class ChangeLockDialog(_LockDialog):
         self.warning.setProperty("notice", True)
         self.warning.setVisible(change != "off")
         self.column.insertWidget(2, self.warning)
-        self.show_keyring(lock)
-        if change == "off":
-            self.remember.hide()
+        if change != "off":
+            self._connection.request(api.GetLock(id=0, keyring=True), self._take_lock, lambda _: None)
         self.cancel.setText(self.tr("Cancel"))
         self.go.setText(go)
         self.go.setObjectName("changeLock")
@@ -390,7 +383,7 @@ class LockSection(QWidget):
     def _ask(self, change: Change) -> None:
         if self._lock is None:
             return
-        dialog = ChangeLockDialog(self._theme, self._connection, change, self._lock, self.window())
+        dialog = ChangeLockDialog(self._theme, self._connection, change, self.window())
         dialog.finished.connect(lambda _: self.refresh())
         dialog.open()
 

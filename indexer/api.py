@@ -611,9 +611,14 @@ WRONG_PASSPHRASE = "The passphrase is wrong"
 
 
 class GetLock(_Message, frozen=True, kw_only=True):
-    """Ask for `Lock`."""
+    """Ask for `Lock`.
+
+    Attributes:
+        keyring: Whether to look for the system's keyring although the library is not encrypted (yet).
+    """
 
     id: int
+    keyring: bool = False
 
 
 class Unlock(_Message, frozen=True, kw_only=True):

@@ -161,17 +161,17 @@ class Vault:
             with contextlib.suppress(IndexerError, asyncio.CancelledError):
                 await self._changing
 
-    async def describe(self, request_id: int) -> api.Lock:
+    async def describe(self, request: api.GetLock) -> api.Lock:
         """The answer to `api.GetLock`."""
         found = vault.header(self._data_dir)
         state: api.LockState = "off" if found is None else "open"
         if isinstance(self._library, Closed):
             state = self._library.state
         return api.Lock(
-            id=request_id,
+            id=request.id,
             state=state,
             remembered=found is not None and found.remembered,
-            keyring=await self._asked(keys.keyring_name) or "",
+            keyring=(await self._asked(keys.keyring_name) or "") if found or request.keyring else "",
             possible=cipher.available(),
         )
 

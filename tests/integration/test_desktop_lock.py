@@ -77,6 +77,9 @@ def test_encrypting_changing_and_decrypting_in_the_settings(desk: Desk) -> None:
     desk.until(lambda: not section.on.isHidden())
     dialog = begin(desk, section, "encrypt")
     assert dialog.present.isHidden()
+    desk.until(dialog.remember.isVisible)
+    # Nobody looks for a keyring before somebody wants to encrypt something.
+    assert [asked.keyring for asked in service.asked(api.GetLock)] == [False, True]
     QTest.keyClicks(dialog.new, "short")
     assert "8 characters" in dialog.error.text()
     dialog.new.setText("long enough")
