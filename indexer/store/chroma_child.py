@@ -8,6 +8,7 @@ parent dies, and only between two requests, because Chroma rewrites its files in
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -152,6 +153,9 @@ class _Folder:
         import chromadb
         from chromadb.config import Settings
 
+        if not self._folder.is_dir():
+            # Its disk went away meanwhile. Chroma would make the whole path anew, where nobody looks for it.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
         return chromadb.PersistentClient(
             str(self._folder), settings=Settings(anonymized_telemetry=False, allow_reset=False)
         )
