@@ -188,6 +188,19 @@ def test_a_setting_out_of_range_is_answered_and_the_connection_goes_on(library: 
     serve(library, talk)
 
 
+def test_a_path_that_no_file_can_have_is_no_fault_of_ours(library: FakeLibrary) -> None:
+    library.add_folder = lambda path: Path(path).stat()  # type: ignore[assignment, method-assign]
+
+    async def talk(peers: Peers) -> None:
+        wire = await peers.connect()
+        await wire.ask(api.AddFolder(id=1, path="/tmp/\0"))
+        answer = await wire.answer()
+        assert isinstance(answer, api.Failed)
+        assert answer.title == "There is no such file"
+
+    serve(library, talk)
+
+
 def test_who_dies_in_the_middle_of_a_message_harms_nobody(library: FakeLibrary) -> None:
     async def talk(peers: Peers) -> None:
         for cut in (1, 10, 40):
