@@ -24,6 +24,8 @@ if "seccomp" not in missing:
     refused("socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     refused("unix", lambda: socket.socket(socket.AF_UNIX))
     refused("exec", lambda: os.execv("/bin/true", ["true"]))
+    refused("mode", lambda: Path(sys.argv[1]).chmod(0o777))
+    refused("times", lambda: os.utime(sys.argv[1]))
 if "landlock" not in missing:
     refused("write", lambda: Path(sys.argv[1]).write_text("lost"))
     refused("create", lambda: Path(sys.argv[1] + ".new").touch())
