@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
 
 from desktop import wording
 from desktop.assets import icon
+from desktop.check import CheckDialog
 from desktop.connection import Connection
 from desktop.file_dialogs import ChoosePath
 from desktop.settings_pane import SettingsPane
@@ -416,11 +417,18 @@ class LibraryDialog(QDialog):
         self.add.clicked.connect(self.add_wanted)
         note = QLabel(self.tr("Files are only read, never changed."))
         note.setProperty("muted", True)
+        self.check = QPushButton(self.tr("Check the library…"))
+        self.check.setObjectName("checkLibrary")
+        self.check.clicked.connect(self._check)
         row.addWidget(self.add)
         row.addSpacing(8)
         row.addWidget(note, 1)
+        row.addWidget(self.check)
         column.addLayout(row)
         return tab
+
+    def _check(self) -> None:
+        CheckDialog(self._theme, self._connection, self).open()
 
     def open_at(self, tab: int) -> None:
         """Show the dialog: 0 folders, 1 problems, 2 settings."""

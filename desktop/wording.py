@@ -146,6 +146,11 @@ def passages(n: int) -> str:
     return QCoreApplication.translate("Wording", "%n passage(s)", "", n)
 
 
+def counted(text: str, n: int) -> str:
+    """A text that counts `n` things, with the separators of the person's language in the number."""
+    return text.replace(str(n), number(n))
+
+
 def problems(n: int) -> str:
     """So many problems."""
     return QCoreApplication.translate("Wording", "%n problem(s)", "", n)

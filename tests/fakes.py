@@ -132,6 +132,8 @@ class FakeService:
         self.key = "a-key"
         self.requests: list[api.Request] = []
         self.status = status()
+        # What a check finds, one after the other; with none left it does not end.
+        self.checked: list[api.Checked] = []
         self.folders: tuple[api.Folder, ...] = ()
         self.problems: tuple[api.Problem, ...] = ()
         self.settings = Settings(ignore=("*.log", "node_modules/"))
@@ -357,6 +359,11 @@ class FakeService:
                 self._send(connection, api.Done(id=request.id))
                 self.push(state=state)
                 return []
+            case api.Check():
+                told: list[api.Reply] = [api.Progress(id=request.id, done=3, total=9, current="words")]
+                if self.checked:
+                    told.append(msgspec.structs.replace(self.checked.pop(0), id=request.id))
+                return told
             case api.Complete():
                 return [self.complete(request)]
             case api.GetPreview():

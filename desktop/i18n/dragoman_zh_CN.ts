@@ -2,6 +2,85 @@
 <!DOCTYPE TS>
 <TS version="2.1" language="zh_CN">
 <context>
+    <name>CheckDialog</name>
+    <message>
+        <source>Check the library</source>
+        <translation>检查资料库</translation>
+    </message>
+    <message>
+        <source>Progress of the check</source>
+        <translation>检查进度</translation>
+    </message>
+    <message>
+        <source>Mending the library</source>
+        <translation>正在修复资料库</translation>
+    </message>
+    <message>
+        <source>Checking the library</source>
+        <translation>正在检查资料库</translation>
+    </message>
+    <message>
+        <source>Files, texts, words, vectors and the search index are compared with one another. You can go on searching.</source>
+        <translation>正在相互比对文件、文本、词语、向量和搜索索引。您可以继续搜索。</translation>
+    </message>
+    <message>
+        <source>Cancel</source>
+        <translation>取消</translation>
+    </message>
+    <message>
+        <source>The search index is just being built and was not compared; exact search serves.</source>
+        <translation>搜索索引正在建立，未作比对；目前使用精确搜索。</translation>
+    </message>
+    <message>
+        <source>%1 and %2 were compared.</source>
+        <translation>已比对 %1、%2。</translation>
+    </message>
+    <message>
+        <source>The library's catalog is damaged</source>
+        <translation>资料库的目录已损坏</translation>
+    </message>
+    <message>
+        <source>What can be read of it is saved by the command “dragoman check --repair”, while this window is closed.</source>
+        <translation>请关闭此窗口，运行命令“dragoman check --repair”以保存其中仍可读取的内容。</translation>
+    </message>
+    <message>
+        <source>Everything agrees</source>
+        <translation>一切正常</translation>
+    </message>
+    <message>
+        <source>The library is mended</source>
+        <translation>资料库已修复</translation>
+    </message>
+    <message>
+        <source>Not everything could be mended yet</source>
+        <translation>尚有部分未能修复</translation>
+    </message>
+    <message>
+        <source>Some parts of the library differ</source>
+        <translation>资料库的某些部分不一致</translation>
+    </message>
+    <message>
+        <source>Mend it</source>
+        <translation>修复</translation>
+    </message>
+    <message>
+        <source>Try again</source>
+        <translation>重试</translation>
+    </message>
+    <message>
+        <source>Mended: %1</source>
+        <translation>已修复：%1</translation>
+    </message>
+    <message>
+        <source>Harmless: %1</source>
+        <translation>无影响：%1</translation>
+    </message>
+    <message>
+        <source>Close</source>
+        <translation>关闭</translation>
+    </message>
+</context>
+<context>
     <name>Banner</name>
     <message>
         <source>Dismiss</source>
@@ -530,6 +609,10 @@
     <message>
         <source>Keep</source>
         <translation>保留</translation>
+    </message>
+    <message>
+        <source>Check the library…</source>
+        <translation>检查资料库…</translation>
     </message>
 </context>
 <context>
