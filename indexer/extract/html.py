@@ -19,7 +19,7 @@ _CHARSET = re.compile(
     rb"""<(?:meta[^>]{0,300}?charset|\?xml[^>]{0,100}?encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.\-]+)""", re.I
 )
 _ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos);|#)([A-Za-z][A-Za-z0-9]*);")
-_DOCTYPE = re.compile(r"<!DOCTYPE[^>\[]*(?:\[[^\]]*\])?[^>]*>", re.I)
+_DOCTYPE = re.compile(r"<!DOCTYPE[^>\[]*", re.I)
 _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _TAG = re.compile(r"(<[A-Za-z/!?][^<>]*>)")
 _INVISIBLE = re.compile(r"<(/?)(?:script|style|template)\b", re.I)
@@ -106,7 +106,7 @@ def _parse(source: str) -> etree._Element | None:
         )
         body = _XML_DECLARATION.sub("", source, count=1)
         # Entities of the DTD that is not loaded. Removing the DTD takes entity bombs with it.
-        body = _DOCTYPE.sub(lambda found: "\n" * found[0].count("\n"), body, count=1)
+        body = _without_doctype(body)
         body = _ENTITY.sub(_resolve, body)
         try:
             return etree.fromstring(body.encode(), parser)
@@ -122,6 +122,21 @@ def _parse(source: str) -> etree._Element | None:
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in html_parser.error_log):
         return None
     return root
+
+
+def _without_doctype(source: str) -> str:
+    """Take the DTD out, with what it declares; line numbers stay."""
+    found = _DOCTYPE.search(source)
+    if found is None:
+        return source
+    end = found.end()
+    if source.startswith("[", end):
+        end = source.find("]", end)
+    # Not one expression for all of it: where its end is missing, that would try every way to cut it.
+    end = source.find(">", end) + 1 if end >= 0 else 0
+    if not end:
+        return source
+    return source[: found.start()] + "\n" * source.count("\n", found.start(), end) + source[end:]
 
 
 def _resolve(found: re.Match[str]) -> str:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
-_TITLE = re.compile(
-    r"""^title[ \t]*[:=][ \t]*(?P<quote>["']?)(?P<title>.+?)(?P=quote)[ \t]*$""", re.MULTILINE
-)
+_TITLE = re.compile(r"^title[ \t]*[:=](.*)$", re.MULTILINE)
+_LONGEST_TITLE = 500
 _KINDS: dict[str, BlockKind] = {
     "heading_open": "heading",
     "paragraph_open": "paragraph",
@@ -43,7 +42,7 @@ def extract(path: Path, data: bytes) -> Document:
     body = text
     if front := _FRONT_MATTER.match(text):
         if found := _TITLE.search(front[2] or ""):
-            title = found["title"].strip()
+            title = _unquoted(found[1].strip())[:_LONGEST_TITLE]
         # Empty lines in its place keep the line numbers.
         body = "\n" * front[0].count("\n") + text[front.end() :]
     parser = MarkdownIt("commonmark").enable("table")
@@ -117,7 +116,13 @@ def _fill(text: str, start: int, end: int, starts: list[int], blocks: list[Block
         blocks.append(Block(kind="paragraph", start=start + first, end=start + last, line=line + row))
 
 
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1].strip() if quoted else value
+
+
 def _plain(heading: str) -> str:
-    heading = heading.split("\n")[0].strip().strip("#").strip()
+    # What follows looks at each opening sign up to the end of the line.
+    heading = heading.split("\n")[0].strip().strip("#").strip()[:_LONGEST_TITLE]
     heading = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
     return re.sub(r"[*_`]{1,3}(\S.*?\S|\S)[*_`]{1,3}", r"\1", heading).strip()
