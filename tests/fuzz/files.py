@@ -35,14 +35,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from indexer import workers
 from indexer.api import GetPreview
 from indexer.chunk import chunk
 from indexer.document import Chunk, Document
 from indexer.errors import FileError
 from indexer.extract import extract
 from indexer.settings import Settings
-from indexer.workers import CrashedError, WorkerPool
+from indexer.workers import CrashedError, Prepared, WorkerPool
+from indexer.workers.messages import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "assets" / "sample-library"
@@ -514,7 +514,7 @@ class _Pool(WorkerPool):
             if error.title == "Took too long":
                 self._tell("took too long")
             raise
-        if isinstance(answer, workers._Failed) and answer.cause == "memory":
+        if isinstance(answer, Failed) and answer.cause == "memory":
             self._tell("memory")
         return answer
 
@@ -606,7 +606,7 @@ class Thrower:
             return "indexed", sound(prepared.chunks, extract(Path(file.name), file.data))
         return "indexed", ""
 
-    def _preview(self, path: Path, prepared: workers.Prepared, number: int) -> str:
+    def _preview(self, path: Path, prepared: Prepared, number: int) -> str:
         piece = prepared.chunks[number % len(prepared.chunks)]
         request = GetPreview(
             id=1,

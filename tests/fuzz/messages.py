@@ -31,11 +31,12 @@ from typing import Any
 import msgspec
 import msgspec.inspect as shape
 
-from indexer import api, workers
+from indexer import api
 from indexer.client import _read_endpoint
 from indexer.errors import IndexerError
 from indexer.service import Server
 from indexer.store import wire
+from indexer.workers import messages, results
 
 _WORDS = (
     "",
@@ -182,33 +183,33 @@ def targets() -> list[Target]:
         ),
         Target(
             "child's setup",
-            kinds(workers._Setup),
+            kinds(messages.Setup),
             json,
-            workers._setup_decoder.decode,
+            messages.setup_decoder.decode,
             None,
             _BETWEEN_PROCESSES,
         ),
         Target(
             "child's job",
-            kinds(workers._job_decoder.type),
+            kinds(messages.job_decoder.type),
             json,
-            workers._job_decoder.decode,
+            messages.job_decoder.decode,
             None,
             _BETWEEN_PROCESSES,
         ),
         Target(
             "child's answer",
-            kinds(workers._answer_decoder.type),
+            kinds(messages.answer_decoder.type),
             json,
-            workers._answer_decoder.decode,
+            messages.answer_decoder.decode,
             None,
             _BETWEEN_PROCESSES,
         ),
         Target(
             "child's chunks",
-            kinds(workers._Piece),
+            kinds(results.Piece),
             json,
-            workers._piece_decoder.decode,
+            results.piece_decoder.decode,
             None,
             _BETWEEN_PROCESSES,
         ),

@@ -19,7 +19,6 @@ import psutil
 import pymupdf
 import pytest
 
-from indexer import workers
 from indexer.api import GetPreview
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.settings import Settings
@@ -32,6 +31,11 @@ from indexer.workers import (
     PoolClosedError,
     WorkerPool,
 )
+from indexer.workers import (
+    pool as pools_module,
+)
+from indexer.workers.child import PREVIEW_CHARACTERS
+from indexer.workers.reading import read
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, FIFOs and links")
 
@@ -216,9 +220,9 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
                 stream.write("more" * 100)
 
     with pytest.raises(FileChangedError):
-        workers._read(file, 1 << 20, append)
+        read(file, 1 << 20, append)
     with pytest.raises(FileError, match="Too large"):
-        workers._read(note(tmp_path), 100, append)
+        read(note(tmp_path), 100, append)
 
 
 # --- what it survives ---------------------------------------------------------------------
@@ -296,7 +300,7 @@ def test_a_file_that_needs_too_much_memory(make_pool: MakePool, tmp_path: Path) 
 def test_children_are_renewed(make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = make_pool()
     file = note(tmp_path)
-    monkeypatch.setattr(workers, "_RETIRE_AFTER_FILES", 2)
+    monkeypatch.setattr(pools_module, "_RETIRE_AFTER_FILES", 2)
     pids: list[int] = []
     for _ in range(4):
         pool.prepare(file)
@@ -304,7 +308,7 @@ def test_children_are_renewed(make_pool: MakePool, tmp_path: Path, monkeypatch: 
         pids.extend(child.pid for child in children())
     assert len(pids) == 4
     assert len(set(pids)) == 3, "a new one after every second"
-    monkeypatch.setattr(workers, "_RETIRE_RSS_BYTES", 1)
+    monkeypatch.setattr(pools_module, "_RETIRE_RSS_BYTES", 1)
     pool.prepare(file)
     assert children() == []
 
@@ -312,7 +316,7 @@ def test_children_are_renewed(make_pool: MakePool, tmp_path: Path, monkeypatch: 
 def test_idle_children_are_ended(
     make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_IDLE_S", 0.05)
+    monkeypatch.setattr(pools_module, "_IDLE_S", 0.05)
     pool = make_pool()
     pool.hash(note(tmp_path))
     wait_until(lambda: not children())
@@ -413,7 +417,7 @@ def test_a_long_text_is_shown_around_the_passage(make_pool: MakePool, tmp_path: 
     preview = make_pool().preview(ask(file, start=start, end=start + len(lines[line])))
     assert preview.text[preview.start : preview.end] == lines[line]
     assert preview.truncated
-    assert 100_000 < len(preview.text) <= workers.PREVIEW_CHARACTERS
+    assert 100_000 < len(preview.text) <= PREVIEW_CHARACTERS
     shown = preview.text.split("\n")
     assert shown == lines[preview.first_line - 1 : preview.first_line - 1 + len(shown)]
     assert preview.code_language == "python"
@@ -424,7 +428,7 @@ def test_previews_of_odd_places(make_pool: MakePool, tmp_path: Path) -> None:
     file = note(tmp_path, "one-line.txt", "word " * 100_000)
     preview = pool.preview(ask(file, start=400_000, end=400_004))
     assert preview.text[preview.start : preview.end] == "word"
-    assert len(preview.text) <= workers.PREVIEW_CHARACTERS
+    assert len(preview.text) <= PREVIEW_CHARACTERS
     everything = pool.preview(ask(file, start=0, end=500_000))
     assert (everything.start, everything.end) == (0, len(everything.text))
     beyond = pool.preview(ask(file, start=10**9, end=10**9 + 5))

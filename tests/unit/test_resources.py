@@ -20,7 +20,8 @@ from indexer.errors import FatalError, FileError, IndexerError, ShortageError, a
 from indexer.settings import Settings
 from indexer.store import Store
 from indexer.watch import Rules, mounted_below, mounts, network_kind, root_online, scan, volumes, walk
-from indexer.workers import FileGoneError, _unreadable
+from indexer.workers import FileGoneError
+from indexer.workers.reading import unreadable
 from tests.unit import test_pipeline
 from tests.unit.test_store import ROOT, put, store, texts_of, update
 
@@ -170,7 +171,7 @@ def test_a_server_that_does_not_answer_takes_no_file_along(
     bench.changed(path)
     bench.rest()
     for code in (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT):
-        assert isinstance(_unreadable(path, OSError(code, os.strerror(code))), FileGoneError)
+        assert isinstance(unreadable(path, OSError(code, os.strerror(code))), FileGoneError)
 
         def stale(self: Any, code: int = code) -> os.stat_result:
             raise OSError(code, os.strerror(code))
@@ -180,8 +181,8 @@ def test_a_server_that_does_not_answer_takes_no_file_along(
             bench.changed(path)
             bench.rest()
         assert bench.known == {"a.txt": "indexed"}
-    assert not isinstance(_unreadable(path, OSError(errno.EIO, "broken")), FileGoneError)
-    assert isinstance(_unreadable(path, OSError(errno.EIO, "broken")), FileError)
+    assert not isinstance(unreadable(path, OSError(errno.EIO, "broken")), FileGoneError)
+    assert isinstance(unreadable(path, OSError(errno.EIO, "broken")), FileError)
 
 
 def test_a_disk_inside_a_folder_that_is_away_keeps_its_files(
