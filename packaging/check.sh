@@ -13,7 +13,7 @@ stage() {
     format) "$bin/ruff" format --check . ;;
     types) "$bin/mypy" ;;
     layers) "$bin/lint-imports" ;;
-    unit) "$bin/python" -m pytest -q tests/unit ;;
+    unit) "$bin/python" -m pytest -q -n 2 --dist loadfile tests/unit ;;
     # Two at a time: these tests wait for processes and servers half of the time. A file stays together, for
     # what its tests share.
     integration) "$bin/python" -m pytest -q -n 2 --dist loadfile --durations=10 tests/integration ;;
