@@ -197,6 +197,13 @@ def _open(path: Path, data: bytes) -> Any:
         pdf.close()
         message = "The PDF asks for a password. Save a copy without one to have it indexed."
         raise FileError(path, "Protected by a password", message)
+    try:
+        _ = pdf.page_count  # looks at the tree of pages, which opening does not
+    except (RuntimeError, ValueError) as error:
+        pdf.close()
+        if "malloc" in str(error):
+            raise
+        raise FileError(path, "The PDF is damaged", "The list of its pages makes no sense.") from error
     return pdf
 
 
