@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from indexer.api import local_path
 from tests import sockets
 from tests.fuzz.files import book, epub
 
@@ -492,7 +493,7 @@ class Ended:
         found = []
         for file in self.made:
             end = self.files.get(file.path, ("out",))
-            if end[0] != file.ends or (file.titles and end[1] not in file.titles):
+            if end[0] != file.ends or (file.titles and end[1:2] not in [(title,) for title in file.titles]):
                 found.append(f"{file.path[:100]!r}: {end} instead of {file[1:]}")
         known = {file.path for file in self.made}
         found += [
@@ -601,12 +602,12 @@ def run(base: Path, *, deep: int = 100_000, timeout: float = 300) -> Ended:
     ended.heard = stranger.heard
     result = json.loads(said.read_bytes())
     ended.service, ended.child = result["service"], result["child"]
-    problems = {path.encode("utf-8", "surrogatepass"): words for path, words in result["problems"].items()}
+    problems = {os.fsencode(local_path(path)): words for path, words in result["problems"].items()}
     top = os.fsencode(base / "files") + b"/"
     with contextlib.closing(sqlite3.connect(base / "data" / "catalog.sqlite")) as catalog:
         for path, state in catalog.execute("SELECT path, status FROM files"):
             name = os.fsdecode(path.removeprefix(top))
-            words = problems.get(os.fsdecode(path).encode("utf-8", "surrogatepass"), ())
+            words = problems.get(path, ())
             ended.files[name] = (state, *words[1:])
     ended.leaked = [str(file) for file in _holding(base / "data", MARKER.encode())]
     ended.found = [str(file) for file in _holding(base / "data", b"lighthouse")]

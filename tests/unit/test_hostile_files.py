@@ -133,8 +133,6 @@ ODD = st.sampled_from(
 TEXTS = st.lists(ODD | st.characters(), max_size=80).map("".join)
 SUFFIXES = ("txt", "md", "rst", "tex", "org", "csv", "py", "json", "html", "xml")
 NAMES = st.sampled_from([f"a.{suffix}" for suffix in SUFFIXES])
-    [f"a.{suffix}" for suffix in ["txt", "md", "rst", "tex", "org", "csv", "py", "json", "html", "xml"]]
-)
 ENCODINGS = st.sampled_from(["utf-8", "utf-16", "utf-32-be"])
 HEADS = st.sampled_from([b"", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b$B", b"\x84\x31\x95\x33"])
 SOUND = st.characters(codec="utf-8", exclude_characters="\ufeff\ufffe\0", exclude_categories=["Cc"])
