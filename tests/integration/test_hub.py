@@ -84,7 +84,8 @@ def server() -> Iterator[HubServer]:
 
 
 def settings(server: HubServer) -> Settings:
-    return Settings(hub_endpoint=server.url, device="cpu")
+    # Torch: the cache is a new one, and nothing here is worth half a minute of translating a model for OpenVINO.
+    return Settings(hub_endpoint=server.url, device="cpu", engine="torch")
 
 
 def partial() -> int:

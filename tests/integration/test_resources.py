@@ -129,6 +129,10 @@ def test_a_data_folder_that_goes_away_ends_its_service(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with IndexerClient(data) as client:
         process = psutil.Process(client.pid)
+        deadline = time.monotonic() + 120
+        while client.status().state != "watching":
+            assert time.monotonic() < deadline, "the service did not start"
+            time.sleep(0.05)
         (data / ENDPOINT_FILE).unlink()
         deadline = time.monotonic() + 30
         while find_service(data) is None:
