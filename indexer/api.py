@@ -800,6 +800,7 @@ class Status(_Message, frozen=True, kw_only=True):
         index: ``chroma`` when Chroma serves, ``exact`` while it is checked or rebuilt and an
             exact search over all vectors serves instead.
         lock: See `LockState`.
+        reading: How the processes that read files are held; empty before the first of them was started.
     """
 
     id: int
@@ -821,6 +822,7 @@ class Status(_Message, frozen=True, kw_only=True):
     slowed: str = ""
     notices: tuple[Notice, ...] = ()
     lock: LockState = "off"
+    reading: str = ""
 
 
 class Lock(_Message, frozen=True, kw_only=True):

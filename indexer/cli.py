@@ -344,6 +344,8 @@ def status(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = F
         )
         if encoder.message:
             console.print(_safe(encoder.message))
+        if now.reading:
+            console.print(f"Reading files: {_safe(now.reading)}", highlight=False)
         if now.switch is not None:
             console.print(_building(now.switch), highlight=False, soft_wrap=True)
         if now.lock == "open":

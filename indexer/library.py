@@ -113,6 +113,7 @@ class Library:
             settings=self.settings,
             scratch=self.data_dir,
             secret=self._secret,
+            roots=lambda: self.store.root_paths(),
         )
         self._pipeline = Pipeline(
             self.store,
@@ -631,6 +632,7 @@ class Library:
             index=self.store.accelerator,
             lock="open" if self._secret else "off",
             switch=switch,
+            reading=self._pool.sandbox if self._pool is not None else "",
             speed=self.settings.speed,
             slowed=pace.why if working and not self.settings.paused else "",
             notices=tuple(notices),

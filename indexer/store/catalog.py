@@ -700,6 +700,11 @@ class Catalog:
         self._keep(version, "_roots", states)
         return list(states)
 
+    def root_paths(self) -> list[str]:
+        """The folders alone, without counting what is in them."""
+        with self.read() as db:
+            return [os.fsdecode(path) for (path,) in db.ask("SELECT path FROM roots")]
+
     @staticmethod
     def _root(db: Database, path: str) -> int | None:
         rows = db.ask("SELECT id FROM roots WHERE path = ?", (os.fsencode(path),))

@@ -307,6 +307,10 @@ class Store:
         """The folders of the library, in order of path."""
         return self._catalog.roots()
 
+    def root_paths(self) -> list[str]:
+        """The folders alone, cheap enough to be asked for every file."""
+        return self._catalog.root_paths()
+
     def set_online(self, path: str, online: bool, device: int | None = None) -> None:
         """Note whether a folder is there now; its chunks stay."""
         self._catalog.set_online(path, online, device)

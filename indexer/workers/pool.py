@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +21,7 @@ import msgspec
 from indexer.api import GetPreview, Preview
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.manners import NICENESS, step_back
+from indexer.sandbox import Sandbox
 from indexer.settings import Settings
 from indexer.workers.messages import (
     Answer,
@@ -33,10 +36,11 @@ from indexer.workers.messages import (
     Ready,
     Setup,
     answer_decoder,
+    encode,
     receive,
-    send,
+    request,
 )
-from indexer.workers.reading import FileChangedError, FileGoneError, deadline_s, supported
+from indexer.workers.reading import FileChangedError, FileGoneError, deadline_s, open_file, supported
 from indexer.workers.results import PIECE_CHUNKS, ChunkFile, ChunkMemory, Hashed, Prepared
 
 _START_DEADLINE_S = 60.0
@@ -72,6 +76,7 @@ class WorkerPool:
         settings: Settings,
         scratch: Path | None = None,
         secret: bool = False,
+        roots: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         """Make a pool; no process is started before the first call.
 
@@ -82,7 +87,11 @@ class WorkerPool:
             settings: For the limits of size, memory and time.
             scratch: Where chunks of large files are kept; None for the system's temporary files.
             secret: Whether nothing of a file may be on a disk, not even for a moment; then in memory.
+            roots: Asked for the library's folders, below which no link is followed; every file that is
+                read is in one of them then.
         """
+        self._roots = roots
+        self._sandbox: Sandbox | None = None
         self._secret = secret
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
@@ -200,7 +209,13 @@ class WorkerPool:
         child = self._acquire(lane)
         keep = False
         try:
-            answer = self._converse(child, path, job)
+            keep = True
+            descriptor = open_file(path, self._root(path))
+            keep = False
+            try:
+                answer = self._converse(child, path, job, descriptor)
+            finally:
+                os.close(descriptor)
             # Reading bytes leaves nothing behind.
             worn = not isinstance(job, HashJob) and child.worn()
             keep = not (isinstance(answer, Failed) and answer.cause == "memory") and not worn
@@ -257,13 +272,32 @@ class WorkerPool:
                     raise _closed()
             message = f"The process that reads files does not start ({child.epitaph()}). The log says more."
             raise FatalError("Files cannot be read", message)
-        if answer.missing:
-            _warn_open(answer.missing)
+        self._sandbox = Sandbox(answer.landlock, answer.seccomp)
+        if not all(self._sandbox):
+            _warn_open(self._sandbox)
 
-    def _converse(self, child: _Child, path: Path, job: Job) -> Answer:
-        allowed_s = deadline_s(self._settings.extraction_deadline_s, path)
+    @property
+    def sandbox(self) -> str:
+        """How the processes that read files are held, for people; empty before the first was started."""
+        return "" if self._sandbox is None else str(self._sandbox)
+
+    def _root(self, path: Path) -> Path | None:
+        """The folder of the library that a file is in.
+
+        Raises:
+            FileGoneError: It is in none (any more).
+        """
+        if self._roots is None:
+            return None
+        holding = [root for root in map(Path, self._roots()) if path.is_relative_to(root)]
+        if not holding:
+            raise FileGoneError(path, "Not in the library", "No folder of the library holds this file.")
+        return max(holding, key=lambda root: len(root.parts))
+
+    def _converse(self, child: _Child, path: Path, job: Job, descriptor: int) -> Answer:
+        allowed_s = deadline_s(self._settings.extraction_deadline_s, descriptor)
         self._set_deadline(child, allowed_s)
-        answer = child.ask(job)
+        answer = child.ask(job, descriptor)
         if isinstance(answer, PreparedAnswer) and answer.pieces:
             answer = self._collect(child, answer)
         self._set_deadline(child, None)
@@ -346,8 +380,8 @@ class WorkerPool:
 
 
 @functools.cache  # once, not for every child
-def _warn_open(missing: tuple[str, ...]) -> None:
-    logging.getLogger(__name__).warning("files are read without: %s", ", ".join(missing))
+def _warn_open(sandbox: Sandbox) -> None:
+    logging.getLogger(__name__).warning("the processes that read files are %s", sandbox)
 
 
 def _closed() -> PoolClosedError:
@@ -386,6 +420,7 @@ class _Child:
         self.files = 0
         self.idle_since = 0.0
         self._process: subprocess.Popen[bytes] | None = None
+        self._door: socket.socket | None = None
         self._ended = False
         self._guard = threading.Lock()
 
@@ -411,20 +446,22 @@ class _Child:
             with self._guard:
                 if self._ended:
                     return
-                self._process = subprocess.Popen(
-                    _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
-                )
+                self._door, inside = socket.socketpair()
+                with inside:
+                    self._process = subprocess.Popen(
+                        _command(), stdin=inside.fileno(), stdout=subprocess.PIPE, env=_environment()
+                    )
         except OSError as error:
             message = f"The process that reads files cannot be started: {error.strerror}."
             raise FatalError("Files cannot be read", message) from error
 
-    def ask(self, message: Setup | Job) -> Answer | None:
+    def ask(self, message: Setup | Job, descriptor: int | None = None) -> Answer | None:
         """Send a message and wait for the answer; None when the process ends instead."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
+        process, door = self._process, self._door
+        if process is None or door is None or process.stdout is None:
             return None
         try:
-            send(process.stdin, message)
+            request(door, encode(message), descriptor)
             body = receive(process.stdout)
             return None if body is None else answer_decoder.decode(body)
         except (OSError, ValueError, RecursionError):  # a broken pipe, a closed file, no JSON
@@ -476,15 +513,17 @@ class _Child:
             self._ended = True
             process = self._process
             if process is None:
+                if self._door is not None:  # it could not be started
+                    self._door.close()
                 return
             process.kill()
             # A process inside a call to a dead network disk ends when that call does.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):  # unsent bytes
-                        stream.close()
+            if self._door is not None:
+                self._door.close()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def _command() -> list[str]:

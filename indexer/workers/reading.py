@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
 import hashlib
 import os
 import stat
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,12 +31,9 @@ class FileGoneError(FileError):
     """The file is not there any more."""
 
 
-def deadline_s(base_s: float, path: Path) -> float:
+def deadline_s(base_s: float, descriptor: int) -> float:
     """How long a file may take: a large one more, as this runs behind everything else on the machine."""
-    try:
-        return base_s + path.lstat().st_size / 2**20 * _SECONDS_A_MIB
-    except OSError:
-        return base_s
+    return base_s + os.fstat(descriptor).st_size / 2**20 * _SECONDS_A_MIB
 
 
 def supported(path: Path) -> Kind:
@@ -50,37 +51,109 @@ def digest_of(kind: Kind) -> hashlib.blake2b:
     return digest
 
 
-def content(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
+def content(path: Path, descriptor: int, max_bytes: int) -> tuple[bytes, os.stat_result]:
     """All bytes of a file; see `read`."""
-    content = bytearray()
-    info = read(path, max_bytes, content.extend)
-    return bytes(content), info
+    found = bytearray()
+    info = read(path, descriptor, max_bytes, found.extend)
+    return bytes(found), info
 
 
-def read(path: Path, max_bytes: int, use: Callable[[bytes], object]) -> os.stat_result:
-    """Hand a file's bytes to `use`, block by block; no link is followed and nothing but a file opened.
+def open_file(path: Path, root: Path | None) -> int:
+    """A descriptor of a plain file. No link is followed below the root, whoever swaps folders meanwhile.
 
-    Returns:
-        The file's state, the same before and after.
+    Args:
+        path: Absolute.
+        root: The folder of the library that it is in, reached as the person named it; None to follow
+            links in all of the path but its last part.
 
     Raises:
-        FileError: It cannot be opened, is no plain file, is empty or too large.
-        FileChangedError: It was written to meanwhile.
+        FileError: It cannot be opened or is no plain file.
         FileGoneError: It is not there.
     """
     flags = os.O_RDONLY
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, name, 0)
     try:
-        if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
-            raise not_a_file(path)
-        descriptor = os.open(path, flags)
+        if root is None or path == root:
+            descriptor = os.open(path, flags)
+        else:
+            base = os.open(root, _FOLDER)
+            try:
+                descriptor = _open_below(base, path.relative_to(root), flags)
+            finally:
+                os.close(base)
+        try:
+            plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        except OSError:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise unreadable(path, error) from error
+    if not plain:
+        os.close(descriptor)
+        raise not_a_file(path)
+    return descriptor
+
+
+_FOLDER = os.O_RDONLY
+for _name in ("O_PATH", "O_DIRECTORY", "O_CLOEXEC"):
+    _FOLDER |= getattr(os, _name, 0)
+
+_OPENAT2 = 437
+_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+
+
+def _open_below(base: int, path: Path, flags: int) -> int:
+    if sys.platform == "linux":
+        how = struct.pack("=QQQ", flags, 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
+        name = ctypes.c_char_p(os.fsencode(path))
+        while True:
+            found = _libc().syscall(_OPENAT2, base, name, how, ctypes.c_size_t(len(how)))
+            if found >= 0:
+                return int(found)
+            code = ctypes.get_errno()
+            if code == errno.EXDEV:  # what the kernel says of a way out
+                code = errno.ELOOP
+            if code in (errno.ENOSYS, errno.EPERM):  # before Linux 5.6, or a container that knows it not
+                break
+            if code not in (errno.EINTR, errno.EAGAIN):
+                raise OSError(code, os.strerror(code))
+    return _open_stepwise(base, path, flags)
+
+
+def _open_stepwise(base: int, path: Path, flags: int) -> int:
+    """The same where the kernel has no call for it: one folder after the other."""
+    *folders, name = path.parts
+    if ".." in path.parts:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    folder = os.dup(base)
+    try:
+        for part in folders:
+            deeper = os.open(part, _FOLDER | getattr(os, "O_NOFOLLOW", 0), dir_fd=folder)
+            os.close(folder)
+            folder = deeper
+        return os.open(name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def read(path: Path, descriptor: int, max_bytes: int, use: Callable[[bytes], object]) -> os.stat_result:
+    """Hand an open file's bytes to `use`, block by block.
+
+    Returns:
+        The file's state, the same before and after.
+
+    Raises:
+        FileError: It is empty, too large or cannot be read.
+        FileChangedError: It was written to meanwhile.
+    """
     try:
         before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise not_a_file(path)
         if before.st_size > max_bytes:
             raise _too_large(path, before.st_size, max_bytes)
         length = 0
@@ -92,8 +165,6 @@ def read(path: Path, max_bytes: int, use: Callable[[bytes], object]) -> os.stat_
         after = os.fstat(descriptor)
     except OSError as error:
         raise unreadable(path, error) from error
-    finally:
-        os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or length != after.st_size:
         message = "It was written to while it was read. It is read again when it has come to rest."
         raise FileChangedError(path, "Changed while being read", message)

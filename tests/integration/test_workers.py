@@ -35,7 +35,7 @@ from indexer.workers import (
     pool as pools_module,
 )
 from indexer.workers.child import PREVIEW_CHARACTERS
-from indexer.workers.reading import read
+from indexer.workers.reading import open_file, read
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, FIFOs and links")
 
@@ -219,10 +219,12 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
             with file.open("a") as stream:
                 stream.write("more" * 100)
 
+    descriptor = open_file(file, tmp_path)
     with pytest.raises(FileChangedError):
-        read(file, 1 << 20, append)
+        read(file, descriptor, 1 << 20, append)
     with pytest.raises(FileError, match="Too large"):
-        read(note(tmp_path), 100, append)
+        read(file, descriptor, 100, append)
+    os.close(descriptor)
 
 
 # --- what it survives ---------------------------------------------------------------------
