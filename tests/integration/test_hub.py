@@ -84,7 +84,7 @@ def server() -> Iterator[HubServer]:
 
 
 def settings(server: HubServer) -> Settings:
-    # Torch: the cache is a new one, and nothing here is worth half a minute of translating a model for OpenVINO.
+    # Torch: the cache is new, and nothing here is worth half a minute of translating a model for OpenVINO.
     return Settings(hub_endpoint=server.url, device="cpu", engine="torch")
 
 
