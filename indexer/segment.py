@@ -29,8 +29,10 @@ _FULL_STOPS = "。！？｡।॥؟۔።፧။།"
 # Ends one only before white space (or the end), and for "." only after some thought.
 _STOPS = ".!?…։:;;" + "‼⁇⁈⁉"
 _CLOSERS = "\"'”’»›)]}】」』）》〉〗〛*_"
+# Only from the first of a run of stops, and without trying less of it: a line of only "!" took minutes.
 _STOP = re.compile(
-    rf"(?P<full>[{_FULL_STOPS}]+[.!?…{_FULL_STOPS}]*)[{re.escape(_CLOSERS)}]*|(?P<stop>[.!?…։‼⁇⁈⁉;;]+)[{re.escape(_CLOSERS)}]*(?=\s|$)"
+    rf"(?P<full>[{_FULL_STOPS}]+[.!?…{_FULL_STOPS}]*)[{re.escape(_CLOSERS)}]*"
+    r"|(?<![.!?…։‼⁇⁈⁉;;])(?P<stop>[.!?…։‼⁇⁈⁉;;]++)" + rf"[{re.escape(_CLOSERS)}]*+(?=\s|$)"
 )
 
 

@@ -78,6 +78,15 @@ def test_what_has_no_end_takes_no_time(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "run", ["!" * 60_000 + "a", "a?" + "!)" * 30_000 + "b", "." * 60_000 + "*" * 900 + "x"]
+)
+def test_a_line_of_stops_takes_no_time(run: str) -> None:
+    began = time.process_time()
+    assert files.throw_here(files.Seed("a.txt", run.encode()), counts, 200) == ("indexed", "")
+    assert time.process_time() - began < 4
+
+
+@pytest.mark.parametrize(
     ("matter", "title"),
     [
         ("title: A lamp", "A lamp"),
