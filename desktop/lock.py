@@ -279,7 +279,7 @@ class ChangeLockDialog(_LockDialog):
         request = api.SetLock(
             id=0,
             passphrase="" if self._change == "on" else self.present.text(),
-            new="" if self._change == "off" else self.new.text(),
+            new=None if self._change == "off" else self.new.text(),
             remember=self.remember.isChecked() and not self.remember.isHidden(),
         )
         self._work(True)

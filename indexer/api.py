@@ -647,13 +647,13 @@ class SetLock(_Message, frozen=True, kw_only=True):
 
     Attributes:
         passphrase: The present one; empty when the library is not encrypted.
-        new: The one it is to have; empty to decrypt it.
+        new: The one it is to have; None to decrypt it, which an empty one never means.
         remember: As for `Unlock`.
     """
 
     id: int
     passphrase: str = ""
-    new: str = ""
+    new: str | None = None
     remember: bool = False
 
 

@@ -485,13 +485,13 @@ class IndexerClient:
         self._ask(api.Remember(id=next(self._ids), remember=remember), api.Done)
 
     def set_lock(
-        self, passphrase: str = "", *, new: str = "", remember: bool = False
+        self, passphrase: str = "", *, new: str | None = None, remember: bool = False
     ) -> Iterator[api.Progress]:
         """Encrypt the library, change its passphrase, or decrypt it; done when the iterator ends.
 
         Args:
             passphrase: The present one; empty when there is none.
-            new: The one it is to have; empty for none.
+            new: The one it is to have; None to decrypt the library.
             remember: As for `unlock`.
         """
         request = api.SetLock(id=next(self._ids), passphrase=passphrase, new=new, remember=remember)

@@ -98,7 +98,7 @@ def _compare_files(
 ) -> list[api.Difference]:
     """Whether the catalog knows the files as they are; those that wait for their turn are no difference."""
     counts = {"new": 0, "changed": 0, "gone": 0}
-    offline = seen = 0
+    offline = seen = waiting = 0
     for root in store.roots():
         if not root_online(root.path, root.files > 0, root.device):
             offline += 1
@@ -112,7 +112,10 @@ def _compare_files(
                 tell("the files", 0, 0)
             if stop():
                 raise CancelledError
-            if pipeline.awaits(change.path) or (change.kind == "remove" and change.path.startswith(lost)):
+            if pipeline.awaits(change.path):
+                waiting += 1
+                continue
+            if change.kind == "remove" and change.path.startswith(lost):
                 continue
             state = store.file(change.path)
             # Somebody may have been quicker than we.
@@ -144,6 +147,9 @@ def _compare_files(
         for kind, count in counts.items()
         if count
     ]
+    if waiting:
+        what = "files that wait to be read, and were not compared"
+        found.append(api.Difference(part="files", what=what, count=waiting, harmless=True))
     if offline:
         what = "folders that are not there now, and were not compared"
         found.append(api.Difference(part="files", what=what, count=offline, harmless=True))

@@ -229,10 +229,10 @@ class Vault:
             key = None
             if found is not None:
                 key = await self._key(found, request.passphrase)
-            elif not request.new:
+            elif request.new is None:
                 raise IndexerError("The library is not encrypted", "There is nothing to turn off.")
             to, new_key = None, None
-            if request.new:
+            if request.new is not None:
                 self._check_settings()
                 to, new_key = await asyncio.to_thread(vault.new_header, request.new)
             before = self._library

@@ -414,7 +414,7 @@ class FakeService:
                     return [api.Failed(id=request.id, title=wrong, message="It is another.")]
                 remembered = request.remember
                 if isinstance(request, api.SetLock):
-                    self.passphrase = request.new
+                    self.passphrase = request.new or ""
                     self._send(connection, api.Progress(id=request.id, done=1, total=2))
                 self._send(connection, api.Done(id=request.id))
                 self.set_lock("open" if self.passphrase else "off", remembered=remembered)

@@ -115,6 +115,9 @@ def test_locked_opened_searched_killed_and_read_raw(data: Path) -> None:
         assert client.search("where is the treasure").hits[0].path.endswith("geheimerplan.md")
         with pytest.raises(IndexerError, match="wrong"):
             list(client.set_lock("not it", new=SECOND))
+        with pytest.raises(IndexerError, match="too short"):
+            list(client.set_lock(FIRST, new=""))  # which is no way to say that it is to be decrypted
+        assert client.lock().state == "open"
         assert client.search("katze auf dem ofen").hits[0].path.endswith("tier.txt")
         list(client.set_lock(FIRST, new=SECOND))
         assert client.status().files == 3

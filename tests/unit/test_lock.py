@@ -256,6 +256,19 @@ def test_a_change_that_fails_leaves_the_library_open_as_it_was(
     run(work())
 
 
+def test_an_empty_new_passphrase_does_not_decrypt(stage: Callable[..., Stage]) -> None:
+    async def work() -> None:
+        at = stage(remembered=False)
+        await at.vault.unlock(api.Unlock(id=1, passphrase="the right one"))
+        with pytest.raises(IndexerError, match="too short"):
+            async for _ in at.vault.change(api.SetLock(id=2, passphrase="the right one", new="")):
+                pass
+        assert at.now.key.hex() == at.key.hex()
+        assert not at.now.closed
+
+    run(work())
+
+
 def test_a_closed_library_refuses_whatever_needs_its_key(tmp_path: Path) -> None:
     closed = service.Closed(tmp_path)
     allowed = (api.GetStatus(id=1), api.GetLock(id=1), api.Unlock(id=1, passphrase=""), api.Stop(id=1))
