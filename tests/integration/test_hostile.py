@@ -52,7 +52,7 @@ def test_memory_is_bounded(ended: hostile.Ended) -> None:
 
 
 def test_spoiled_files_through_real_processes(tmp_path: Path) -> None:
-    figures = files.run(range(60), 7, tmp_path, tell=lambda _: None)
+    figures = files.run(range(25), 7, tmp_path, tell=lambda _: None)
     assert figures.findings == []
     assert not figures.lost
     assert figures.files == 60

@@ -23,7 +23,7 @@ from tests.unit.test_extract_any import check
 
 def test_spoiled_files() -> None:
     verdicts = set()
-    for number in range(60):
+    for number in range(40):
         file = files.make(7, number)
         verdict, wrong = files.throw_here(file, counts, 200)
         assert not wrong, (number, file.name)
