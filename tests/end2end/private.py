@@ -359,7 +359,8 @@ def _is_ours(note: Mapping[str, object]) -> bool:
     if "family=1," in arguments or ("AF_UNIX" in arguments) or "service.sock" in arguments:
         return True
     if event == "socket.__new__":  # (socket, family, type, ...)
-        return ", 1, " in arguments or "serve" in str(note["program"])
+        # A family of -1 wraps a descriptor that is there already; the call that made it was seen as well.
+        return ", 1, " in arguments or ", -1, " in arguments or "serve" in str(note["program"])
     return "serve" in str(note["program"]) and "127.0.0.1" in arguments
 
 
