@@ -227,7 +227,8 @@ class StatusStrip(QFrame):
         if status.state == "locked":
             return self.tr("Writing the library anew…") if status.lock == "changing" else self.tr("Locked")
         if status.state == "failed":
-            return self.tr("Language model failed")  # what it is in nearly every case; the notice says more
+            broken = status.encoder.state == "failed"  # the notice says more
+            return self.tr("Language model failed") if broken else self.tr("Could not start")
         if status.state == "stopping":
             return self.tr("Stopping…")
         if status.state == "paused":

@@ -1051,7 +1051,8 @@ class MainWindow(QWidget):
 
     def _take_notices(self, status: api.Status) -> None:
         notices = status.notices
-        if status.encoder.state == "failed":
+        # A start that failed on the model has a notice of its own, which says the same.
+        if status.encoder.state == "failed" and status.state != "failed":
             title = self.tr("The language model could not be loaded")
             notices = (api.Notice(title=title, message=status.encoder.message), *notices)
         if notices == self._notices:

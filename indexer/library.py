@@ -74,6 +74,7 @@ class Library:
         self._watcher: Watcher | None = None
         self._reranker: tuple[tuple[str, str, int], RerankThread] | None = None
         self._failure: FatalError | None = None
+        self._no_model = False  # whether it was the model that the start failed on
         self._counter: tuple[Path, TokenCounter] | None = None
         self._counting = threading.Lock()
         # Two clients may add, remove or set at once; what is asked second sees what the first did.
@@ -101,7 +102,9 @@ class Library:
 
     def _start(self) -> None:
         self.manners.start()
+        self._no_model = True
         live = self.models.open()
+        self._no_model = False
         if self._expected:
             live.encoder.expect()
         workers = self.settings.extraction_workers or max(1, min(4, (os.cpu_count() or 2) // 2 + 1))
@@ -649,12 +652,12 @@ class Library:
         return api.Notice(title="There is too little room on the disk", message="Indexing waits.")
 
     def _encoder_status(self) -> api.EncoderStatus:
-        if self._failure is not None:
+        if self._failure is not None and self._no_model:
             return api.EncoderStatus(model="", state="failed", message=str(self._failure))
         try:
             return self.models.live.encoder.status
         except FatalError:
-            return api.EncoderStatus(model="", state="loading")
+            return api.EncoderStatus(model="", state="resting" if self._failure else "loading")
 
     def folders(self) -> tuple[api.Folder, ...]:
         """The folders of the library with their counts."""

@@ -1856,6 +1856,10 @@
         <translation>语言模型加载失败</translation>
     </message>
     <message>
+        <source>Could not start</source>
+        <translation>无法启动</translation>
+    </message>
+    <message>
         <source>Models (Ctrl+Shift+L)</source>
         <translation>模型 (Ctrl+Shift+L)</translation>
     </message>

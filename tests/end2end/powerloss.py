@@ -32,6 +32,7 @@ from unittest import mock
 
 import apsw
 
+from indexer import settings
 from indexer.errors import IndexerError
 from indexer.store import Store
 from indexer.store import catalog as catalog_module
@@ -141,7 +142,7 @@ def recording(folder: Path) -> Iterator[Recorder]:
     """Record what is done in a folder, by SQLite and by the catalog itself."""
     recorder = Recorder(folder)
     vfs = RecordingVFS(recorder)
-    replace, unlink, synced = Path.replace, Path.unlink, catalog_module.synced
+    replace, unlink, synced = Path.replace, Path.unlink, settings.synced
 
     def note_replace(path: Path, target: Path) -> Path:
         done = replace(path, target)

@@ -176,6 +176,7 @@ def test_the_mirror_of_another_model_forgets_too(tmp_path: Path) -> None:
     file = index.file
     assert traces(tmp_path, negative)
     store.close_index(index)
+    assert file is not None
     assert file.exists()
     store.remove_root(GONE)
     wait(lambda: not store.forgetting)

@@ -103,7 +103,7 @@ def test_a_library_of_every_version_is_brought_up_to_date(version: int, tmp_path
     assert store.check() == []
     counts = store.counts()
     assert (counts.files, counts.chunks, counts.failed) == (4, 12, 1)
-    assert store.missing(chunk(text).text_hash for text in (*TEXTS, "out of use")) == set()
+    assert store.missing([chunk(text).text_hash for text in (*TEXTS, "out of use")]) == set()
     assert found(store, TEXTS[5], 1) == [(f"{ROOT}/folder/f1.txt", TEXTS[5], 1.0)]
     assert [text for _, text in texts_of(store, f"{ROOT}/folder/f3.txt")] == TEXTS[9:]
     put(store, update(f"{ROOT}/new", "something new", TEXTS[0]))

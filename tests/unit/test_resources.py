@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from indexer import pipeline
 from indexer.embed.thread import EncoderThread
 from indexer.errors import FatalError, FileError, IndexerError, ShortageError, away, shortage
 from indexer.settings import Settings
 from indexer.store import Store
-from indexer.watch import Rules, mounted_below, mounts, network_kind, root_online, scan, volumes, walk
+from indexer.watch import Rules, mounted_below, mounts, network_kind, root_online, scan, volumes
 from indexer.workers import FileGoneError
 from indexer.workers.reading import unreadable
 from tests.unit import test_pipeline
@@ -189,7 +190,7 @@ def test_a_disk_inside_a_folder_that_is_away_keeps_its_files(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = [volumes.Mount(str(bench.root / "stick"), "vfat", 7)]
-    monkeypatch.setattr(test_pipeline.module, "mounts", lambda: there)
+    monkeypatch.setattr(pipeline, "mounts", lambda: there)
     kept, other = bench.write("stick/a.txt", "a boat"), bench.write("b.txt", "b")
     bench.pipeline.start()
     bench.pipeline.rescan(str(bench.root))
@@ -249,7 +250,7 @@ def test_a_walk_without_file_descriptors_says_nothing_wrong(
     def refuse(path: str) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(walk.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(ShortageError):
         list(scan(Rules(str(tmp_path), Settings())))
     with pytest.raises(ShortageError):

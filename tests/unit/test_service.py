@@ -370,6 +370,7 @@ def test_a_library_that_fails_to_start_in_an_unknown_way_says_so(
         library.start()
         assert [notice.title for notice in library.status(1).notices] == ["The library cannot be opened"]
         assert library.status(1).state == "failed", "it is not starting for ever"
+        assert library.status(1).encoder.state != "failed", "the model is not to blame"
         assert not library.busy, "it may end when nobody is connected"
         with pytest.raises(IndexerError, match="another release"):
             library.searcher()
