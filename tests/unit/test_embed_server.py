@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import json
 import logging
@@ -349,12 +350,13 @@ def test_info_names_the_vector_space(stand_in: StandIn, connect: Opened) -> None
     assert isinstance(encoder, ServerEncoder)
     assert encoder.info == info
     assert encoder.device == f"127.0.0.1:{stand_in.port}"
-    keys = {
-        info.key,
-        connect(query_prefix="q: ").info.key,
-        connect(url=f"localhost:{stand_in.port}").info.key,
-        connect(settings=Settings(instructions=Instructions(notes="Find it"))).info.key,
-    }
+    with contextlib.closing(StandIn()) as elsewhere:
+        keys = {
+            info.key,
+            connect(query_prefix="q: ").info.key,
+            connect(url=f"127.0.0.1:{elsewhere.port}").info.key,
+            connect(settings=Settings(instructions=Instructions(notes="Find it"))).info.key,
+        }
     assert len(keys) == 1
     keys |= {
         connect(name="other").info.key,
