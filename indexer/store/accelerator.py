@@ -36,8 +36,13 @@ _REST_S = 60.0
 _ASK_S = 90.0
 _SAMPLE = 64
 _HOUSEKEEPING_S = 600.0
+# What failed is tried again after so long, then after so many times as long, up to the largest.
+_BACKOFF_S = 0.1
+_BACKOFF_GROWTH = 4.0
 _LARGEST_BACKOFF_S = 60.0
 _LARGEST_AWAY_S = 10.0  # asking whether a server is back costs next to nothing
+# One that served for so long was sound; that it ended then is no reason to wait for another.
+_SOUND_S = 5.0
 # An engine that was too slow for a search is not asked for so long.
 _SLOW_S = 30.0
 
@@ -69,7 +74,10 @@ class Accelerator:
         self._work = True
         self._alive: dict[object, Engine | None] = {}  # what this session began, until it ends it
         self._compacting = False  # it was asked for
+        self._hurried = False  # and is not to wait until an engine that failed is tried again
+        self._served_at = float("inf")
         self._gone = False  # one of them ended by itself
+        self._alone = 0  # the generation that serves, once nothing is left of those before it
         self._opening: Engine | None = None
         self._serving: Serving | None = None
         self._drained = False
@@ -165,9 +173,13 @@ class Accelerator:
     def compact(self) -> None:
         """Fill a new generation beside the one that serves: nothing is left of what was deleted."""
         with self._change:
-            self._compacting = self._work = True
+            self._compacting = self._work = self._hurried = True
             self._drained = False
             self._change.notify_all()
+
+    def compacted(self, generation: int) -> bool:
+        """Whether that generation (or a later one) serves, and nothing is left of those before it."""
+        return self._alone >= generation and self._serving is not None
 
     def stop(self) -> None:
         """End the engine in good order and the thread with it."""
@@ -190,7 +202,9 @@ class Accelerator:
             except (EngineError, IndexerError, OSError) as error:
                 if self._stopping:
                     return
-                failures = 1 if time.monotonic() - began > _LARGEST_BACKOFF_S else failures + 1
+                now = time.monotonic()
+                sound = now - began > _LARGEST_BACKOFF_S or now - self._served_at > _SOUND_S
+                failures = 1 if sound else failures + 1
                 log.warning("The search index is unavailable: %s", error)
                 notice = error.notice if isinstance(error, EngineError) else None
                 if notice is not None:
@@ -201,9 +215,10 @@ class Accelerator:
                         f"Searching is exact and may be slower. Dragoman keeps trying ({error}).",
                     )
                 longest = _LARGEST_AWAY_S if isinstance(error, EngineAwayError) else _LARGEST_BACKOFF_S
-                delay = min(0.1 * 4.0 ** (failures - 1), longest)
+                delay = min(_BACKOFF_S * _BACKOFF_GROWTH ** (failures - 1), longest)
                 with self._change:
-                    self._change.wait_for(lambda: self._stopping, delay)
+                    self._change.wait_for(lambda: self._stopping or self._hurried, delay)
+                    self._hurried = False
                 self._housekeep()
 
     def _session(self) -> None:
@@ -215,6 +230,7 @@ class Accelerator:
         older = self._catalog.older_index(index)
         beside: Serving | None = None
         self._gone = False
+        self._served_at = float("inf")
         try:
             if older is not None:
                 beside = self._take_up(older)
@@ -230,6 +246,7 @@ class Accelerator:
             current = Serving(engine, index)
             if index.state == "active":
                 self._serve(current)
+                self._alone = index.generation
                 if state == "overgrown":
                     current, beside = self._build_beside(current), current
             self._drain(current, beside)
@@ -278,8 +295,13 @@ class Accelerator:
         """Begin the generation that is to take over from one with too much in it that is stale."""
         log.info("building a compact search index; %d vectors are stale", self._orphans)
         with self._change:
-            self._drained = False
-        index = self._catalog.new_index(beside=serving.index)
+            # Whoever asks for it from here on is given another one. One that fails to begin is still wanted.
+            asked, self._compacting, self._hurried, self._drained = self._compacting, False, False, False
+        try:
+            index = self._catalog.new_index(beside=serving.index)
+        except IndexerError:
+            self._compacting = self._compacting or asked
+            raise
         self._orphans = self._judged = 0
         engine = self._begin()
         engine.open(index.generation, create=True)
@@ -296,6 +318,7 @@ class Accelerator:
         if beside is not None:
             self._retire(beside.engine)
             self._engines.sweep(set(self._catalog.generations()))
+        self._alone = current.index.generation
         return current
 
     def _open(self, engine: Engine, index: Index, created: bool) -> Literal["sound", "overgrown", "lost"]:
@@ -377,7 +400,6 @@ class Accelerator:
             if current.index.state == "building":
                 current, beside = self._take_over(current, beside), None
             if self._compacting:
-                self._compacting = False
                 current, beside = self._build_beside(current), current
                 continue
             with self._change:
@@ -455,6 +477,7 @@ class Accelerator:
             if self._gone:
                 raise EngineError("it ended")
             self._serving, self._notice, self._slow_until = serving, None, 0.0
+            self._served_at = min(self._served_at, time.monotonic())
             self._change.notify_all()
 
     def _stop_serving(self) -> None:

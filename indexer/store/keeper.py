@@ -17,6 +17,7 @@ from indexer.api import Notice
 from indexer.errors import IndexerError
 from indexer.store.catalog import Catalog
 from indexer.store.traces import Traces
+from indexer.store.types import Compaction
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,11 @@ class Accelerated(Protocol):
     def forget_closed(self) -> None:
         """Delete the mirrors of models that are not open."""
 
-    def compact(self) -> int | None:
-        """Begin a generation without what was deleted; its number, None where there is no accelerator."""
+    def compact(self) -> Compaction | None:
+        """Begin a generation without what was deleted; None where that cannot be done now."""
 
-    def compacted(self, generation: int) -> bool:
-        """Whether that one has taken over."""
+    def compacted(self, begun: Compaction) -> bool | None:
+        """Whether that one has taken over; None where it never will, as another model is searched by now."""
 
 
 class Keeper:
@@ -67,8 +68,8 @@ class Keeper:
         self._stopping = self._woken = False
         self._hurry_until = 0.0
         self._pending = False  # a person waits for it
-        self._generation: int | None = None
-        self._compacted_at = 0.0
+        self._compaction: Compaction | None = None
+        self._compacted = 0.0  # the hurry that it is for, see `Traces.begin_index`
         self._version = -1
         self._changed_at = 0.0
         self._retry_at = 0.0
@@ -107,6 +108,11 @@ class Keeper:
         if not self._pending:
             return []
         message = "What you removed is found no more. Its last traces leave the data folder within minutes."
+        if self._compaction is not None:
+            message = (
+                "What you removed is found no more, and its text is erased. The search index is being filled "
+                "anew without it, which takes a few minutes for a large library."
+            )
         if self._trouble:
             message = f"What you removed is found no more, but traces are left on the disk: {self._trouble}"
         return [Notice(title="Removed files are being erased", message=message)]
@@ -117,7 +123,8 @@ class Keeper:
         while not self._stopping:
             try:
                 delay = self._round()
-                self._trouble = ""
+                if time.monotonic() >= self._retry_at:  # else nothing was tried
+                    self._trouble = ""
             except (IndexerError, OSError) as error:
                 if self._stopping:
                     return
@@ -157,24 +164,33 @@ class Keeper:
                     return 0.0
                 log.info("the traces of what was deleted are erased; %.1f s", time.monotonic() - began)
                 residue = self._traces.residue()
-        self._follow_index(ready=residue is None)
-        self._pending = self._generation is not None or (residue is not None and (residue.hurry or meant))
+        waits = self._follow_index(ready=residue is None)
+        with self._wake:
+            if not self._woken:  # else more was removed a moment ago
+                self._pending = waits or (residue is not None and (residue.hurry or meant))
         if quiet >= HURRY_QUIET_S and self._traces.sum_some(_SUMMED):
             return _PAUSE_S
         return _LOOK_HURRY_S if self._pending or meant else _LOOK_S
 
-    def _follow_index(self, *, ready: bool) -> None:
-        """Have the accelerator begin anew, where it is due, and see to it that it comes to its end."""
+    def _follow_index(self, *, ready: bool) -> bool:
+        """Have the accelerator begin anew, where it is due, and see to it that it comes to its end.
+
+        Returns:
+            Whether a person waits for it.
+        """
+        if self._compaction is not None:
+            done = self._indexes.compacted(self._compaction)
+            if done is not None and not done:
+                return True
+            self._compaction = None
+            if done:
+                self._traces.index_is_clean(self._compacted)
         residue = self._traces.index_residue()
-        if self._generation is not None:
-            if self._indexes.compacted(self._generation):
-                self._generation = None
-                self._traces.index_is_clean(self._compacted_at)
-        elif residue is not None and ready and (residue.hurry or _age_s(residue.since) >= INDEX_LAZY_S):
-            self._compacted_at = time.time()
-            self._generation = self._indexes.compact()
-            if self._generation is None:
-                self._traces.index_is_clean(self._compacted_at)
+        if residue is not None and ready and (residue.hurry or _age_s(residue.since) >= INDEX_LAZY_S):
+            # Noted before it begins: what is removed from here on is for the next one.
+            self._compacted = self._traces.begin_index()
+            self._compaction = self._indexes.compact()
+        return self._compaction is not None or (residue is not None and residue.hurry)
 
 
 def _age_s(since: float) -> float:

@@ -258,6 +258,11 @@ class Ledger:
             )
         return Index(*rows[0]) if rows else None
 
+    def forget_other_indexes(self) -> None:
+        """Forget what the accelerator has of all other models; it is filled anew when they are searched."""
+        with self._catalog.write() as (db, _):
+            db.execute("DELETE FROM indexes WHERE model != ?", (self.number,))
+
     def forget_index(self, index: Index) -> None:
         """Forget a generation; what it has is worth nothing."""
         with self._catalog.write() as (db, _):

@@ -32,6 +32,7 @@ from indexer.store.ledger import Vector
 from indexer.store.lexical import Lexical, Scored
 from indexer.store.types import (
     Candidate,
+    Compaction,
     Counts,
     FileState,
     FileUpdate,
@@ -295,13 +296,34 @@ class Store:
                 if file not in kept:
                     file.unlink(missing_ok=True)
 
-    def compact(self) -> int | None:
-        """Have the accelerator of the active model begin a generation without what was deleted."""
-        return None if self._active is None else self._active.compact()
+    def compact(self) -> Compaction | None:
+        """Have the accelerator of the active model begin a generation without what was deleted.
 
-    def compacted(self, generation: int) -> bool:
-        """Whether that generation serves, and nothing is left of those before it."""
-        return self._active is None or self._active.compacted(generation)
+        What other models have there is forgotten; it is filled again when they are searched.
+
+        Returns:
+            What to ask `compacted` for; None while no model is in use, and nothing was begun.
+        """
+        if not self._use_chroma:
+            return Compaction("", 0)
+        with self._catalog.quiet():
+            index = self._active
+            if index is None:
+                return None
+            index.ledger.forget_other_indexes()
+        generation = index.compact()
+        return None if generation is None else Compaction(index.model.key, generation)
+
+    def compacted(self, begun: Compaction) -> bool | None:
+        """Whether that generation serves, and nothing is left of those before it.
+
+        Returns:
+            None when it never will, because another model is in use by now.
+        """
+        if not begun.model:
+            return True
+        index = self._active
+        return None if index is None or index.model.key != begun.model else index.compacted(begun.generation)
 
     def roots(self) -> list[RootState]:
         """The folders of the library, in order of path."""

@@ -44,15 +44,33 @@ class Traces:
     def index_residue(self) -> Residue | None:
         """As `residue`, of the accelerator's files."""
         with self._catalog.read() as db:
-            marks = dict(db.ask("SELECT key, value FROM meta WHERE key IN ('index residue', 'index hurry')"))
-        since = marks.get("index residue")
-        return None if since is None else Residue(float(since), "index hurry" in marks)
+            marks = dict(
+                db.ask(
+                    "SELECT key, value FROM meta WHERE key IN ('index residue', 'compacting', 'index hurry')"
+                )
+            )
+        since = [float(marks[key]) for key in ("index residue", "compacting") if key in marks]
+        return Residue(min(since), "index hurry" in marks) if since else None
 
-    def index_is_clean(self, since: float) -> None:
-        """The accelerator has nothing left of what was deleted before then."""
+    def begin_index(self) -> float:
+        """The accelerator is about to begin anew, without what was deleted until now.
+
+        Returns:
+            What `index_is_clean` is to be told when it has.
+        """
         with self._catalog.write() as (db, _):
-            db.execute("DELETE FROM meta WHERE key = 'index residue' AND value <= ?", (since,))
-            db.execute("DELETE FROM meta WHERE key = 'index hurry'")
+            db.execute(
+                "INSERT OR IGNORE INTO meta SELECT 'compacting', value FROM meta WHERE key = 'index residue'"
+            )
+            db.execute("DELETE FROM meta WHERE key = 'index residue'")
+            hurried = db.ask("SELECT value FROM meta WHERE key = 'index hurry'")
+        return float(hurried[0][0]) if hurried else 0.0
+
+    def index_is_clean(self, begun: float) -> None:
+        """The accelerator has nothing left of what was deleted before `begin_index` returned `begun`."""
+        with self._catalog.write() as (db, _):
+            db.execute("DELETE FROM meta WHERE key = 'compacting'")
+            db.execute("DELETE FROM meta WHERE key = 'index hurry' AND value <= ?", (begun,))
 
     def scrub(self, *, everything: bool, stop: Callable[[], bool] = lambda: False) -> bool:
         """Leave nothing in the file of what was deleted: not in free pages, not in the index of words.
@@ -75,7 +93,11 @@ class Traces:
             hurried = db.ask("SELECT value FROM meta WHERE key = 'hurry'")
             db.execute("DELETE FROM meta WHERE key = 'residue'")
             if everything:
-                db.execute("INSERT OR REPLACE INTO meta VALUES('index hurry', 1)")
+                # Rising, whatever the clock does, so that a later one is told from an earlier one.
+                db.execute(
+                    "INSERT OR REPLACE INTO meta SELECT 'index hurry',"
+                    " 1 + coalesce((SELECT value FROM meta WHERE key = 'index hurry'), 0)"
+                )
         while catalog.collect(0.0 if everything else KEEP_UNUSED_S, scrubbed=True):
             if stop():
                 return False

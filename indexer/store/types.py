@@ -43,6 +43,18 @@ class StoredModel(msgspec.Struct, frozen=True):
     keep: bool
 
 
+class Compaction(NamedTuple):
+    """A generation of an accelerator that is to take over without what was deleted.
+
+    Attributes:
+        model: Key of the model whose vectors it has; empty where there is no accelerator.
+        generation: Its number; any later one will do.
+    """
+
+    model: str
+    generation: int
+
+
 class FileState(msgspec.Struct, frozen=True):
     """What the catalog knows of a file, enough to see whether it changed.
 

@@ -175,9 +175,8 @@ class VectorIndex:
 
     def compacted(self, generation: int) -> bool:
         """Whether that generation (or a later one) serves, and nothing is left of those before it."""
-        index = self._ledger.index()
-        done = index is not None and index.generation >= generation and index.state == "active"
-        return self._accelerator is None or (done and self.served_by == "chroma")
+        accelerator = self._accelerator
+        return accelerator is not None and accelerator.compacted(generation)
 
     def close(self) -> None:
         """End in good order; nobody searches any more."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from indexer.client import IndexerClient
-from indexer.store import Store, keeper
-from tests.unit.test_forget import GONE, KEPT, SECRETS, passage, traces
-from tests.unit.test_store import MODEL, put, update
+from indexer.store import ModelKey, Store, accelerator, keeper
+from indexer.store.accelerator import Accelerator, Serving
+from indexer.store.chroma import Child
+from tests.unit.test_forget import GONE, KEPT, SECRETS, passage, traces, wait
+from tests.unit.test_store import MODEL, put, update, vector
 
 
 def test_chroma_keeps_no_vector_of_what_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +87,117 @@ def test_the_service_forgets_a_folder_to_the_last_byte(tmp_path: Path) -> None:
         assert client.search("fish in the bay").hits[0].path.startswith(str(kept))
         client.stop()
     assert traces(data, needles) == {}
+
+
+def erased(store: Store, timeout: float = 60.0) -> float:
+    """Seconds until nobody is told any more that something is being erased."""
+    began = time.monotonic()
+    while store.forgetting or store.notices():
+        assert time.monotonic() < began + timeout, store.notices()
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """One with a folder to remove and one to keep, both in Chroma."""
+    monkeypatch.setattr(keeper, "HURRY_QUIET_S", 0.05)
+    monkeypatch.setattr(keeper, "_LOOK_HURRY_S", 0.02)
+    store = Store(tmp_path)
+    store.use_model(MODEL)
+    for root in (KEPT, GONE, f"{GONE} too"):
+        store.add_root(root)
+        put(store, update(f"{root}/a", *(passage() for _ in range(30)), root=root))
+    assert store.wait_accelerator(60)
+    yield store
+    store.close()
+
+
+def compacting(store: Store) -> None:
+    """Wait until the keeper waits for a compaction."""
+    wait(lambda: store._keeper._compaction is not None)
+
+
+def vectors_of(store: Store, path: str) -> dict[str, bytes]:
+    """What must not be found in Chroma's files once a file is forgotten."""
+    with store._catalog.read() as db:
+        texts = store._catalog.texts_of(db, path=path, chunk=0)
+        _, rows = store.active.ledger.vectors(db, texts.tolist())
+    return {f"{path} {number}": row.tobytes()[:32] for number, row in enumerate(rows)}
+
+
+def test_another_model_that_takes_over_ends_no_erasure(library: Store, tmp_path: Path) -> None:
+    """The generation that was waited for was the former model's, which nobody fills any more."""
+    other = library.open_index(ModelKey("other-model", MODEL.dim), None)
+    for texts in iter(lambda: other.ledger.pending(0, 50), []):
+        other.ledger.fill(texts, np.stack([-vector(text.text) for text in texts]))
+    needles = vectors_of(library, f"{GONE}/a")
+    chroma = tmp_path / "chroma"
+    assert traces(chroma, needles)
+    for _ in range(3):  # so that the other model's numbers are behind
+        library.active.ledger.new_index()
+    library.set_role(MODEL.key, "kept")
+    library.remove_root(GONE)
+    compacting(library)
+    library.activate(other)
+    erased(library)
+    assert library.accelerator == "chroma"
+    assert traces(chroma, needles) == {}  # nor in what the model has there that is only kept
+    assert library.check() == []
+
+
+def test_what_is_removed_while_the_index_is_compacted_is_erased_too(
+    library: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needles = vectors_of(library, f"{GONE} too/a")
+    filled, removed = threading.Event(), threading.Event()
+    take_over = Accelerator._take_over
+
+    def gated(self: Accelerator, current: Serving, beside: Serving | None) -> Serving:
+        filled.set()
+        assert removed.wait(60)
+        return take_over(self, current, beside)
+
+    monkeypatch.setattr(Accelerator, "_take_over", gated)
+    library.remove_root(GONE)
+    assert filled.wait(60)  # the new generation has the other folder's vectors
+    library.remove_root(f"{GONE} too")
+    residue = library._keeper._traces.residue
+    while residue() is not None:
+        time.sleep(0.01)
+    removed.set()
+    erased(library)
+    assert traces(tmp_path, needles) == {}
+    assert library.check() == []
+
+
+def kill_chroma(store: Store) -> None:
+    """Kill Chroma; returns when its loss was noticed."""
+    accelerator = store.active._accelerator
+    assert accelerator is not None
+    (engine,) = (engine for engine in accelerator._alive.values() if isinstance(engine, Child))
+    os.kill(engine.pid, signal.SIGKILL)
+    wait(lambda: engine not in accelerator._alive.values())
+
+
+def test_chroma_that_dies_now_and_then_is_back_at_once(
+    library: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often: the pauses used to add up to a minute, for which nothing could be erased."""
+    monkeypatch.setattr(accelerator, "_SOUND_S", 0.0)
+    monkeypatch.setattr(accelerator, "_BACKOFF_GROWTH", 1000.0)
+    for _ in range(2):
+        kill_chroma(library)
+        assert library.wait_accelerator(30)
+    library.remove_root(GONE)
+    compacting(library)
+    erased(library, 30)
+
+
+def test_a_removal_does_not_wait_for_a_pause_to_end(library: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "_SOUND_S", 1000.0)
+    monkeypatch.setattr(accelerator, "_BACKOFF_S", 1000.0)
+    kill_chroma(library)
+    assert library.accelerator == "exact"
+    library.remove_root(GONE)
+    erased(library, 30)
