@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from indexer import api
@@ -41,7 +42,7 @@ def check(
     """Compare files, catalog, words, vectors and search index; say what differs and, with --repair, mend it.
 
     Searching goes on meanwhile. Nothing is embedded again but what is damaged. The exit code is 0 when all
-    agrees or was mended, and 1 otherwise.
+    agrees or was mended, and 1 otherwise; --json says the same as "ok".
     """
     from indexer import cli
 
@@ -63,13 +64,21 @@ def check(
             checked = _ask(folder, repair, shown)
     assert checked is not None
     left = [d for d in checked.differences if not d.harmless and d.mended < d.count]
+    ok = not left and not checked.salvage
     if as_json:
-        answer = {"saved": saved, **cli._builtins(checked)}
-        typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
+        typer.echo(json.dumps(_as_json(checked, saved, ok=ok), ensure_ascii=False, indent=1))
     else:
         _print(checked, saved, repair=repair)
-    if left or (checked.salvage and not repair):
+    if not ok:
         raise typer.Exit(1)
+
+
+def _as_json(checked: api.Checked, saved: list[str], *, ok: bool) -> dict[str, Any]:
+    """For programs: every field, whatever its value, and nothing of the protocol."""
+    answer = msgspec.structs.asdict(checked)
+    del answer["id"]
+    differences = [msgspec.structs.asdict(difference) for difference in checked.differences]
+    return {"ok": ok, "saved": saved, **answer, "differences": differences}
 
 
 def _ask(folder: Path, repair: bool, shown: Status | None) -> api.Checked:

@@ -78,6 +78,8 @@ def test_only_what_is_damaged_is_embedded_again(tmp_path: Path) -> None:
     assert found["texts in use without their words"] == 1
     assert found["passages whose text is damaged"] == 1
     assert answer["embedded"] == 2
+    assert answer["ok"]
+    assert {"type", "id"}.isdisjoint({*answer, *answer["differences"][0]})
     with IndexerClient(data) as client:
         wait(client)
     with IndexerClient(data) as client:
@@ -113,8 +115,9 @@ def test_a_destroyed_catalog_is_salvaged_and_filled_again_from_the_files(tmp_pat
     with (data / CATALOG_FILE).open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(os.urandom(size))
-    looked = dragoman("check", "--data-dir", str(data))
+    looked = dragoman("check", "--json", "--data-dir", str(data))
     assert looked.returncode == 1
+    assert not json.loads(looked.stdout)["ok"]
     done = dragoman("check", "--repair", "--json", "--data-dir", str(data))
     assert done.returncode == 0, done.stderr
     assert "Saved: 1 folders" in json.loads(done.stdout)["saved"][0]
