@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from indexer.client import IndexerClient
-from indexer.store import ModelKey, Store, accelerator, keeper
+from indexer.store import ModelKey, Store, VectorIndex, accelerator, keeper
 from indexer.store.accelerator import Accelerator, Serving
 from indexer.store.chroma import Child
 from tests.unit.test_forget import GONE, KEPT, SECRETS, passage, traces, wait
@@ -126,24 +126,35 @@ def vectors_of(store: Store, path: str) -> dict[str, bytes]:
     return {f"{path} {number}": row.tobytes()[:32] for number, row in enumerate(rows)}
 
 
-def test_another_model_that_takes_over_ends_no_erasure(library: Store, tmp_path: Path) -> None:
+def another_model(store: Store) -> VectorIndex:
+    """The index of another model, complete."""
+    index = store.open_index(ModelKey("other-model", MODEL.dim), None)
+    for texts in iter(lambda: index.ledger.pending(0, 50), []):
+        index.ledger.fill(texts, np.stack([-vector(text.text) for text in texts]))
+    return index
+
+
+def test_another_model_that_takes_over_ends_no_erasure(library: Store) -> None:
     """The generation that was waited for was the former model's, which nobody fills any more."""
-    other = library.open_index(ModelKey("other-model", MODEL.dim), None)
-    for texts in iter(lambda: other.ledger.pending(0, 50), []):
-        other.ledger.fill(texts, np.stack([-vector(text.text) for text in texts]))
-    needles = vectors_of(library, f"{GONE}/a")
-    chroma = tmp_path / "chroma"
-    assert traces(chroma, needles)
+    other = another_model(library)
     for _ in range(3):  # so that the other model's numbers are behind
         library.active.ledger.new_index()
-    library.set_role(MODEL.key, "kept")
     library.remove_root(GONE)
     compacting(library)
     library.activate(other)
     erased(library)
     assert library.accelerator == "chroma"
-    assert traces(chroma, needles) == {}  # nor in what the model has there that is only kept
     assert library.check() == []
+
+
+def test_what_a_model_that_is_only_kept_has_in_chroma_is_erased_too(library: Store, tmp_path: Path) -> None:
+    needles = vectors_of(library, f"{GONE}/a")
+    library.activate(another_model(library))
+    assert library.wait_accelerator(60)
+    assert traces(tmp_path / "chroma", needles)
+    library.remove_root(GONE)
+    erased(library)
+    assert traces(tmp_path, needles) == {}
 
 
 def test_what_is_removed_while_the_index_is_compacted_is_erased_too(

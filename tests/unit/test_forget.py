@@ -55,7 +55,8 @@ def needles(texts: Iterable[str] = SECRETS) -> dict[str, bytes]:
 
 def traces(folder: Path, wanted: dict[str, bytes] | None = None) -> dict[str, list[str]]:
     """Which needles are in which of the raw files."""
-    everything = {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    files = (file for file in folder.rglob("*") if file.is_file())
+    everything = {str(file.relative_to(folder)): file.read_bytes() for file in files}
     found = {
         what: [name for name, data in everything.items() if needle in data]
         for what, needle in (wanted or needles()).items()
