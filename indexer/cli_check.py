@@ -48,23 +48,26 @@ def check(
 
     folder = cli._data_dir(context, data_dir)
     saved: list[str] = []
+    folders = True
     console = cli._console(stderr=True)
     with console.status("Checking ...") if console.is_terminal else contextlib.nullcontext() as shown:
         if repair:
             saved += save_settings(folder)
         try:
             checked = _ask(folder, repair, shown)
-        except FatalError as error:
+        except IndexerError as error:
+            # Said by the service as it starts, or by one that found it later.
             if not repair or error.title != api.DAMAGED:
                 raise
             checked = None
         if repair and (checked is None or checked.salvage):
             stop_service(folder)
-            saved += salvage(folder)
+            lines, folders = salvage(folder)
+            saved += lines
             checked = _ask(folder, repair, shown)
     assert checked is not None
     left = [d for d in checked.differences if not d.harmless and d.mended < d.count]
-    ok = not left and not checked.salvage
+    ok = not left and not checked.salvage and folders
     if as_json:
         typer.echo(json.dumps(_as_json(checked, saved, ok=ok), ensure_ascii=False, indent=1))
     else:
@@ -137,8 +140,11 @@ def save_settings(folder: Path) -> list[str]:
     return []
 
 
-def salvage(folder: Path) -> list[str]:
-    """Save what can be read of a damaged catalog while no service runs; what was saved and lost, in words.
+def salvage(folder: Path) -> tuple[list[str], bool]:
+    """Save what can be read of a damaged catalog while no service runs.
+
+    Returns:
+        What was saved and lost, in words, and whether the folders are known: all else comes back of itself.
 
     Raises:
         IndexerError: It cannot be done.
@@ -160,7 +166,7 @@ def salvage(folder: Path) -> list[str]:
         ) from None
     if "title" in answer:
         raise IndexerError(answer["title"], answer["message"])
-    return [str(line) for line in answer["lines"]]
+    return [str(line) for line in answer["lines"]], bool(answer["kept"].get("roots"))
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hmac
 import json
@@ -649,8 +650,11 @@ def _unusable(data_dir: Path, error: IndexerError | OSError) -> dict[str, object
     if isinstance(error, OSError):
         short = shortage(error)
         if short is None:
-            advice = "Dragoman must be able to write there; another folder can be chosen with --data-dir."
-            message = f"{data_dir}: {error.strerror or error}. {advice}"
+            where, advice = data_dir, "Dragoman must be able to write there; another folder can be chosen "
+            advice += "with --data-dir."
+            if error.filename and error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTDIR):
+                where, advice = error.filename, "Move it away: Dragoman has something else of that name."
+            message = f"{where}: {error.strerror or error}. {advice}"
             return {"title": "The data folder cannot be used", "message": message}
         error = short
     return {"title": error.title, "message": error.message}

@@ -30,7 +30,7 @@ from indexer.api import DAMAGED
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.settings import synced
-from indexer.store import cipher, vault
+from indexer.store import cipher, spare, vault
 from indexer.store.cipher import Key
 from indexer.store.database import (
     CATALOG_FILE,
@@ -118,6 +118,7 @@ class Catalog:
             vault.admit(data_dir, key)
             with errors():
                 self._writer = self._open_writer()
+                self._note_folders()
         except BaseException:
             self._owner.close()
             raise
@@ -125,6 +126,11 @@ class Catalog:
     # --- opening and closing ---------------------------------------------------------------
 
     def _open_writer(self) -> Database:
+        if self._key is None and not self._has_content() and spare.folders(self._file):
+            raise FatalError(
+                DAMAGED,
+                f"{self._file} is gone or empty. `dragoman check --repair` indexes your folders anew.",
+            )
         try:
             db = self._connect_writer()
             rows = dict(db.ask("SELECT key, value FROM meta"))
@@ -141,6 +147,9 @@ class Catalog:
                 f"{self._file} cannot be read ({error}). `dragoman check --repair` saves what can be saved.",
             ) from error
         return db
+
+    def _has_content(self) -> bool:
+        return self._file.is_file() and self._file.stat().st_size > 0
 
     def _connect_writer(self) -> Database:
         db = Database(str(self._file), key=self._key)
@@ -182,6 +191,8 @@ class Catalog:
                     self._writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
             finally:
                 self._writer.close()
+                if self._key is None and not self._file.with_name(self._file.name + "-wal").exists():
+                    spare.note_head(self._file)
                 self._owner.close()
 
     def rest(self) -> None:
@@ -607,6 +618,8 @@ class Catalog:
                     synced(self._file.parent)
                     new.replace(self._file)
                     synced(self._file.parent)
+                    if self._key is None:
+                        spare.note_head(self._file)
                 else:
                     raise IndexerError("The library is busy", "Another program reads its file.")
             finally:
@@ -641,10 +654,19 @@ class Catalog:
         """Add a folder; one that is there already stays as it is."""
         with self.write() as (db, _):
             db.execute("INSERT OR IGNORE INTO roots(path) VALUES(?)", (os.fsencode(path),))
+        self._note_folders()
+
+    def _note_folders(self, *, but: str = "") -> None:
+        if self._key is not None:
+            return
+        with self._lock:
+            rows = self._writer.ask("SELECT path FROM roots")
+            spare.note_folders(self._file, [path for (row,) in rows if (path := os.fsdecode(row)) != but])
 
     def remove_root(self, path: str) -> None:
         """Forget a folder and all files that were indexed for it; the traces are erased soon."""
         with self.write() as (db, _):
+            self._note_folders(but=path)  # before: what is forgotten is not to come back
             root = self._root(db, path)
             if root is not None:
                 self._remove(db, "root = ?", (root,))

@@ -136,6 +136,16 @@ QUESTIONS = (
         ),
     ),
     Question(
+        "files that are not in their folder",
+        "SELECT files.id FROM files JOIN roots ON roots.id = root"
+        " WHERE substr(files.path, 1, length(roots.path)) != roots.path",
+        (
+            "INSERT OR IGNORE INTO touched SELECT text_id FROM chunks WHERE file = ?",
+            "DELETE FROM chunks WHERE file = ?",
+            "DELETE FROM files WHERE id = ?",
+        ),
+    ),
+    Question(
         "problems of indexed files",
         "SELECT file FROM problems JOIN files ON files.id = file WHERE status != kind",
         ("DELETE FROM problems WHERE file = ?",),

@@ -64,7 +64,9 @@ class OwnChroma:
 
     def begin(self, on_end: Callable[[], None]) -> Child:
         """Start the child."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if not self._folder.is_dir():
+            self._folder.unlink(missing_ok=True)  # something else of that name
+            self._folder.mkdir(mode=0o700)
         return Child(self._folder / "chroma.log", on_end, lambda n: self._folder / f"{self._key}-{n}")
 
     def sweep(self, keep: set[tuple[str, int]]) -> None:

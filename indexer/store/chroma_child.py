@@ -214,7 +214,7 @@ class _Folder:
         self._client.close()
 
 
-def _remove(entry: Path) -> None:
+def remove(entry: Path) -> None:
     """Delete a file or a folder, whatever it is; links are not followed."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)
@@ -228,7 +228,7 @@ def take(folder: Path, request: Open) -> IO[bytes]:
     if os.name != "nt" and os.getppid() != request.parent:
         raise ProcessLookupError("the parent is gone; the folder may belong to another child")
     if request.create:
-        _remove(folder)
+        remove(folder)
         folder.mkdir(mode=0o700)
     return lock
 

@@ -61,8 +61,10 @@ def errors() -> Iterator[None]:
         raise IndexerError(
             "The disk is full", "The library could not be written; nothing was lost. Make room on the disk."
         ) from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise FatalError(DAMAGED, f"{error}. `dragoman check --repair` saves what can be saved.") from error
+    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
+        # What a text cannot be decoded for is not told: it would quote the text.
+        what = "a text is damaged" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise FatalError(DAMAGED, f"{what}. `dragoman check --repair` saves what can be saved.") from error
     except (
         apsw.IOError,
         apsw.CantOpenError,

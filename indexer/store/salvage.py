@@ -9,14 +9,15 @@ its texts are found to be embedded already. Everything else is made again: words
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
-import shutil
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +25,10 @@ import apsw
 
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import encrypted, synced
-from indexer.store import vault
+from indexer.store import spare, vault
 from indexer.store.catalog import KEEP_AHEAD_S
 from indexer.store.check import is_vector
+from indexer.store.chroma_child import remove
 from indexer.store.cipher import Key
 from indexer.store.database import CATALOG_FILE, LOCK_FILE, Database, rewritten, take_lock
 from indexer.store.ledger import TEXT_BITS, TEXT_MASK, checksum
@@ -37,6 +39,14 @@ log = logging.getLogger(__name__)
 _PAGE = 500
 _TOP = (1 << 63) - 1
 ASIDE = "catalog.damaged"
+# What reading a damaged place may end in: a text may be no UTF-8, a length may be anything.
+_UNREADABLE = (apsw.Error, UnicodeDecodeError, MemoryError, OverflowError)
+_ALL = "catalog"
+# Whose losses are told as numbers, and whose are stretches of unknown length.
+_COUNTED = {"files": "files", "passages": "passages", "vectors": "vectors"}
+_TORN = {"texts": "the texts", "chunks": "the passages", "problems": "the problems"}
+# Damaged rows are felt for one by one at first, as little is lost in most places.
+_SINGLE_STEPS = 64
 
 
 class Saved(NamedTuple):
@@ -45,12 +55,12 @@ class Saved(NamedTuple):
     Attributes:
         kept: Rows that were saved, by table.
         lost: Rows, or stretches of them, that were not, by table, as far as they can be counted.
-        aside: Where the damaged file is.
+        aside: The folder of the damaged file; None where there was none.
     """
 
     kept: Counter[str]
     lost: Counter[str]
-    aside: Path
+    aside: Path | None
 
     def lines(self) -> list[str]:
         """For people."""
@@ -59,15 +69,16 @@ class Saved(NamedTuple):
             f"Saved: {kept['roots']:,} folders, {kept['files']:,} files, {kept['texts']:,} texts"
             f" and {kept['vectors']:,} vectors."
         ]
-        if lost:
-            found.append(
-                "Lost, and made again from the files: "
-                + ", ".join(f"{count:,} of {name}" for name, count in sorted(lost.items()))
-                + "."
-            )
+        parts = [f"{lost[key]:,} {name}" for key, name in _COUNTED.items() if lost[key]]
+        parts += [f"parts of {name}" for key, name in _TORN.items() if lost[key]]
+        if lost[_ALL]:
+            parts = ["the whole catalog"]
+        if parts:
+            found.append(f"Lost, and made again from your files: {', '.join(parts)}.")
         if not kept["roots"]:
-            found.append("The list of folders could not be read: add your folders again.")
-        found.append(f"The damaged file is kept as {self.aside}; delete it when all is well.")
+            found.append("The list of your folders could not be read: add them again.")
+        if self.aside is not None:
+            found.append(f"The damaged file is kept in {self.aside}; delete it when all is well.")
         return found
 
 
@@ -94,10 +105,10 @@ def salvage(folder: Path, key: Key | None = None) -> Saved:
     owner = take_lock(folder / LOCK_FILE)
     try:
         vault.admit(folder, key)
-        if not file.exists():
+        if not file.exists() and not spare.folders(file):
             raise IndexerError("There is no catalog", f"{file} does not exist.")
         new = rewritten(file)
-        new.unlink(missing_ok=True)
+        remove(new)
         new.touch(mode=0o600)
         kept: Counter[str] = Counter()
         lost: Counter[str] = Counter()
@@ -106,15 +117,13 @@ def salvage(folder: Path, key: Key | None = None) -> Saved:
             target.pragma("synchronous", "off")  # it is waited for once, at the end
             target.pragma("secure_delete", True)
             upgrade(target)
-            source = _open(file, key)
-            if source is not None:
-                try:
-                    with target:
-                        _Copy(source, target, kept, lost).run()
-                finally:
-                    source.close()
-            else:
-                lost["the whole catalog"] += 1
+            with target, _opened(file, key) as source:
+                if source is not None:
+                    _Copy(source, target, kept, lost).run()
+                else:
+                    lost[_ALL] += 1
+                _put_folders(target, spare.folders(file))
+                kept["roots"] = target.ask("SELECT count(*) FROM roots")[0][0]
         finally:
             target.close()
         synced(new)
@@ -122,7 +131,7 @@ def salvage(folder: Path, key: Key | None = None) -> Saved:
         new.replace(file)
         synced(folder)
         for mirror in folder.glob("vectors-*.f32"):
-            mirror.unlink(missing_ok=True)
+            remove(mirror)
         return Saved(kept, lost, aside)
     except apsw.FullError as error:
         raise IndexerError("The disk is full", "Make room for a second copy of the catalog.") from error
@@ -130,27 +139,58 @@ def salvage(folder: Path, key: Key | None = None) -> Saved:
         owner.close()
 
 
-def _open(file: Path, key: Key | None) -> Database | None:
-    """The damaged catalog; None where not even its tables can be told."""
-    source = Database(str(file), key=key)
+@contextlib.contextmanager
+def _opened(file: Path, key: Key | None) -> Iterator[Database | None]:
+    """The damaged catalog, which stays as it is; None where not even its tables can be told."""
+    source, head = _open(file, key), None
+    if source is None and (head := spare.restore_head(file)) is not None:
+        source = _open(file, key)
     try:
+        yield source
+    finally:
+        if source is not None:
+            source.close()
+        if head is not None:
+            spare.put_back(file, head)
+
+
+def _open(file: Path, key: Key | None) -> Database | None:
+    if not file.is_file() or not file.stat().st_size:
+        return None
+    source = None
+    try:
+        source = Database(str(file), key=key)
         source.pragma("writable_schema", True)  # what is wrong with one table is not to hide the others
         check_version(source, file)
-        source.ask("SELECT 1 FROM sqlite_master LIMIT 1")
-    except FatalError:
-        raise
-    except apsw.Error as error:
-        log.warning("the catalog cannot be read at all: %s", error)
-        source.close()
+        for table in ("sqlite_master", "roots", "files"):
+            source.ask(f"SELECT 1 FROM {table} LIMIT 0")
+    except (FatalError, *_UNREADABLE) as error:
+        if source is not None:
+            source.close()
+        if isinstance(error, FatalError):
+            raise
+        log.warning("the catalog cannot be read at all: %s", type(error).__name__)
         return None
     return source
 
 
-def _put_aside(file: Path) -> Path:
-    """Move the damaged catalog with its log to a folder of its own."""
+def _put_folders(target: Database, paths: Sequence[str]) -> None:
+    """Have the folders that were noted beside the catalog and, where any were, no other: they have no sum."""
+    for path in paths:
+        target.execute("INSERT OR IGNORE INTO roots(path) VALUES(?)", (os.fsencode(path),))
+    if paths:
+        noted = json.dumps([os.fsencode(path).hex() for path in paths])
+        others = "SELECT id FROM roots WHERE lower(hex(path)) NOT IN (SELECT value FROM json_each(?))"
+        for table, column in (("files", "root"), ("volumes", "root"), ("roots", "id")):
+            target.execute(f"DELETE FROM {table} WHERE {column} IN ({others})", (noted,))
+
+
+def _put_aside(file: Path) -> Path | None:
+    """Move the damaged catalog with its log to a folder of its own; None where there is nothing to move."""
+    if not file.exists():
+        return None
     aside = file.with_name(ASIDE)
-    if aside.exists():
-        shutil.rmtree(aside)
+    remove(aside)
     aside.mkdir(mode=0o700)
     # The log first: a log beside a new file would be taken for that file's.
     for name in (file.name + "-wal", file.name + "-shm", file.name):
@@ -198,8 +238,8 @@ class _Copy:
     def _meta(self) -> None:
         try:
             marks = dict(self._source.ask("SELECT key, value FROM meta"))
-        except apsw.Error:
-            self._lost["notes on the library"] += 1
+        except _UNREADABLE:
+            self._lost["meta"] += 1
             return
         # Another identity, so that no mirror and no server's copy is taken for this one's.
         kept = [(k, v) for k, v in marks.items() if k in {"residue", "scrubbing", "hurry"}]
@@ -236,10 +276,11 @@ class _Copy:
     def _files(self, hashes: dict[int, bytes]) -> None:
         """Save files whose passages are all there and have the texts they should have."""
         columns = "id, path, root, size, mtime_ns, content, status, media, code_language, title, chunks"
-        roots = {row[0] for row in self._target.ask("SELECT id FROM roots")}
+        roots = dict(self._target.ask("SELECT id, path FROM roots"))
         marks = ", ".join("?" * 11)
         for row in self._rows("files", columns):
-            if row[2] in roots:
+            # One that is not below its folder no sweep would ever see.
+            if row[2] in roots and isinstance(row[1], bytes) and row[1].startswith(roots[row[2]]):
                 self._put("files", f"INSERT INTO files({columns}) VALUES({marks})", row)
             else:
                 self._lost["files"] += 1
@@ -276,9 +317,11 @@ class _Copy:
         lengths = {row[0]: 2 * row[1] for row in self._target.ask("SELECT id, dim FROM models")}
         try:
             summed = "crc" in {row[1] for row in self._source.ask("PRAGMA table_info(vectors)")}
-        except apsw.Error:
+        except _UNREADABLE:
             summed = True
-        for key, data, crc in self._rows("vectors", "key, data, crc" if summed else "key, data, NULL"):
+        bases = tuple(sorted(number << TEXT_BITS for number in lengths))
+        columns = "key, data, crc" if summed else "key, data, NULL"
+        for key, data, crc in self._rows("vectors", columns, bases):
             text_hash = hashes.get(key & TEXT_MASK)
             sound = (
                 text_hash is not None
@@ -295,8 +338,8 @@ class _Copy:
 
     # --- reading around damage ---------------------------------------------------------------
 
-    def _rows(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of a table in order of their ids, as many as can be read."""
+    def _rows(self, table: str, columns: str, bases: Sequence[int] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of a table in order of their ids, as many as can be read; see `_behind` for `bases`."""
         at = -(1 << 62)
         while True:
             query = (
@@ -305,19 +348,21 @@ class _Copy:
             rows: list[Any] | None
             try:
                 rows = self._source.ask(query, (at, _PAGE))
-            except apsw.Error:
+            except _UNREADABLE:
                 rows = self._singly(query, at)
-                if rows is None:
-                    self._lost[table] += 1
-                    following = self._behind(table, at)
-                    if following is None:
-                        return
-                    at = following
-                    continue
+            if rows:
+                rows = _ascending(rows, at)
+            elif rows is not None:
+                return
+            if not rows:
+                self._lost[table] += 1
+                following = self._behind(table, at, bases)
+                if following is None:
+                    return
+                at = following
+                continue
             for row in rows:
                 yield row[1:]
-            if not rows:
-                return
             at = rows[-1][0] + 1
 
     def _singly(self, query: str, at: int) -> list[Any] | None:
@@ -326,32 +371,45 @@ class _Copy:
         while len(found) < _PAGE:
             try:
                 rows = self._source.ask(query, (at, 1))
-            except apsw.Error:
+            except _UNREADABLE:
                 return found or None
             if not rows:
                 break
+            if rows[0][0] < at:
+                return found or None
             found += rows
             at = rows[0][0] + 1
         return found
 
-    def _behind(self, table: str, at: int) -> int | None:
-        """The first id after a damaged place at which reading goes on; None where there is none."""
+    def _behind(self, table: str, at: int, bases: Sequence[int]) -> int | None:
+        """The first id after a damaged place at which reading goes on; None where there is none.
+
+        `bases` are the ids with which they begin anew after a gap, ascending.
+        """
         query = f"SELECT rowid FROM {table} NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT 1"
 
         def reads(number: int) -> int | None:
             try:
                 rows = self._source.ask(query, (number,))
-            except apsw.Error:
+            except _UNREADABLE:
+                return None
+            if rows and not number <= rows[0][0] < _TOP:
                 return None
             return int(rows[0][0]) if rows else _TOP
 
-        step, low = 1, max(at, 0)
-        while (found := reads(low + step)) is None:
-            low += step
-            step *= 2
+        step, low, steps = 1, max(at, 0), 0
+        while True:
+            base = next((base for base in bases if base > low), None)
+            if base is not None and base <= low + step:
+                high, step, steps = base, 1, 0
+            else:
+                high = low + step
+            if (found := reads(high)) is not None:
+                break
+            low, steps = high, steps + 1
+            step = step if steps < _SINGLE_STEPS else 2 * step
             if low + step > 1 << 61:
                 return None
-        high = low + step
         while low + 1 < high:
             middle = (low + high) // 2
             here = reads(middle)
@@ -360,6 +418,15 @@ class _Copy:
             else:
                 high, found = middle, here
         return None if found == _TOP else found
+
+
+def _ascending(rows: list[Any], at: int) -> list[Any]:
+    """The first of the rows, as long as their ids rise from `at` on: damaged pages may lead anywhere."""
+    for place, row in enumerate(rows):
+        if row[0] < at:
+            return rows[:place]
+        at = row[0] + 1
+    return rows
 
 
 def main(argv: list[str] | None = None, write: Callable[[str], object] = sys.stdout.write) -> int:

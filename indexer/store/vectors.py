@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,9 +115,11 @@ class VectorIndex:
             try:
                 self._matrix = self._open_matrix(mirrors=same and catalog.was_clean)
             except OSError as error:
-                where = "memory" if folder is None else str(folder)
+                where = "memory" if folder is None else str(self.file)
+                odd = error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+                advice = "Move it away; it is made anew." if odd else "Make room there."
                 raise IndexerError(
-                    "The vectors cannot be written", f"{where}: {error.strerror}. Make room there."
+                    "The vectors cannot be written", f"{where}: {error.strerror}. {advice}"
                 ) from error
 
     @property
