@@ -191,14 +191,14 @@ def stop_service(data_dir: Path, timeout: float = 60.0) -> bool:
     Raises:
         FatalError: It does not end, or it cannot be told which process it is.
     """
-    if find_service(data_dir) is None:
+    if find_service(data_dir) is None and _owner(data_dir) is None:
         return False
     try:
         with IndexerClient(data_dir, start=False, name="stop") as client:
             client.stop()
     except FatalError:
-        # One of another release does not understand us, and one that hangs does not listen. All end in good
-        # order at this signal.
+        # One of another release does not understand us, one that hangs does not listen, and where the file is
+        # damaged that says where it listens, it cannot be found. All end in good order at this signal.
         pid = _owner(data_dir)
         if pid is None:
             raise
@@ -207,16 +207,42 @@ def stop_service(data_dir: Path, timeout: float = 60.0) -> bool:
 
 
 def _owner(data_dir: Path) -> int | None:
-    """The process that is the service of a library: the one that says so and has the lock file open."""
+    """The process that is the service of a library: the one that has locked its lock file."""
     import psutil
 
     try:
-        pid = json.loads((data_dir / ENDPOINT_FILE).read_text(encoding="utf-8"))["pid"]
-        process = psutil.Process(pid)
-        open_files = {file.path for file in process.open_files()}
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        said = json.loads((data_dir / ENDPOINT_FILE).read_text(encoding="utf-8"))["pid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        said = None
+    locker = _locker(data_dir / LOCK_FILE, said)
+    if locker is not None or not isinstance(said, int):
+        return locker
+    try:
+        open_files = {file.path for file in psutil.Process(said).open_files()}
+    except (OSError, ValueError, OverflowError, psutil.Error):
         return None
-    return pid if str(data_dir.resolve() / LOCK_FILE) in open_files else None
+    return said if str(data_dir.resolve() / LOCK_FILE) in open_files else None
+
+
+def _locker(file: Path, said: object) -> int | None:
+    """Who has locked a file, where the system says so.
+
+    Linux tells everybody, also of an encrypted library's service, whose open files it tells nobody. On Btrfs
+    and the like it names another device than `stat`; then the process is to be the one that is `said` to be it.
+    """
+    try:
+        state = file.stat()
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    for words in map(str.split, lines):
+        # 12: FLOCK  ADVISORY  WRITE 4711 fd:01:1234567 0 EOF
+        if len(words) >= 6 and words[1] == "FLOCK" and words[4].isdigit():
+            major, minor, inode = words[5].split(":")
+            same = (os.major(state.st_dev), os.minor(state.st_dev)) == (int(major, 16), int(minor, 16))
+            if int(inode) == state.st_ino and (same or int(words[4]) == said) and int(words[4]):
+                return int(words[4])
+    return None
 
 
 def _end(pid: int, timeout: float) -> None:

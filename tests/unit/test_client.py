@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from indexer import client
@@ -19,9 +20,11 @@ from indexer.errors import FatalError
 
 # A service as one of another release is for us: it owns the library, listens, and refuses or says nothing.
 STRANGER = """
-import json, os, pathlib, signal, socket, sys
+import fcntl, json, os, pathlib, signal, socket, sys
 folder, address, owns, speaks = pathlib.Path(sys.argv[1]), *sys.argv[2:5]
-lock = open(folder / "service.lock", "w") if owns == "owns" else None
+if owns == "owns":
+    lock = open(folder / "service.lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(address)
 listener.listen()
@@ -74,6 +77,23 @@ def test_a_service_that_says_nothing_is_called_busy_and_can_be_stopped(
             IndexerClient(tmp_path, start=False)
         assert stop_service(tmp_path)
         assert process.wait(10) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there it is known who has a lock")
+def test_a_service_whose_files_may_not_be_looked_into_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an encrypted library, and where the file is spoiled that says where it listens."""
+
+    def denied(self: psutil.Process) -> None:
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "open_files", denied)
+    with stranger(tmp_path) as process:
+        (tmp_path / "service.json").write_bytes(b"\xff{")
+        assert stop_service(tmp_path)
+        assert process.wait(10) == 0
+    assert not stop_service(tmp_path)
 
 
 def test_a_process_that_is_no_service_is_left_alone(tmp_path: Path) -> None:
