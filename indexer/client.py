@@ -228,7 +228,7 @@ def _locker(file: Path, said: object) -> int | None:
     """Who has locked a file, where the system says so.
 
     Linux tells everybody, also of an encrypted library's service, whose open files it tells nobody. On Btrfs
-    and the like it names another device than `stat`; then the process is to be the one that is `said` to be it.
+    and the like it names another device than `stat`; then the process must be the one that is `said` to be.
     """
     try:
         state = file.stat()
