@@ -50,8 +50,23 @@ _FEW = 2000
 class Library:
     """Everything behind the socket, wired together: store, encoder, children, pipeline, watcher."""
 
-    def __init__(self, data_dir: Path, key: Key | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, key: Key | None = None, *, place: tuple[int, int] | None = None
+    ) -> None:
+        """Open the library's catalog; `start` does the rest.
+
+        Args:
+            data_dir: The library's data folder.
+            key: Of a locked library.
+            place: Which folder it is to be (`settings.identity`); None for whatever is there. Where it was
+                put elsewhere, or its disk pulled out, an empty library would else be begun in its stead.
+
+        Raises:
+            FatalError: That folder is not there any more, or the library cannot be opened.
+        """
         self.data_dir = data_dir
+        self._place = place
+        self._make_sure_of_place()
         self._secret = key is not None
         self._stamp = settings_module.stamp(data_dir)
         self.settings = settings_module.load(data_dir)
@@ -83,6 +98,13 @@ class Library:
         self._checking = threading.Lock()
         self._checks = ThreadPoolExecutor(1, thread_name_prefix="check")
         self.stopping = False
+
+    def _make_sure_of_place(self) -> None:
+        if self._place is not None and settings_module.identity(self.data_dir) != self._place:
+            raise FatalError(
+                "The data folder is not there any more",
+                f"{self.data_dir} was put elsewhere, or its disk is gone. Try again when it is back.",
+            )
 
     # --- beginning and end --------------------------------------------------------------------
 
@@ -703,6 +725,7 @@ class Library:
             new = msgspec.structs.replace(present, **{name: getattr(new, name) for name in names})
             if new.chroma.url:
                 self._check_chroma(new)
+            self._make_sure_of_place()
             try:
                 settings_module.save(self.data_dir, new)
             except OSError as error:

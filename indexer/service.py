@@ -36,7 +36,7 @@ from indexer.client import ENDPOINT_FILE, LOCK_FILE, peer_uid
 from indexer.errors import FatalError, IndexerError, shortage
 from indexer.library import Library
 from indexer.query import complete
-from indexer.settings import Settings, private_folder
+from indexer.settings import Settings, identity, private_folder
 from indexer.store.database import errors
 from indexer.vault import Closed, Vault, opened
 
@@ -427,7 +427,7 @@ class Server:
         endpoint = self.library.data_dir / ENDPOINT_FILE
         told = json.dumps({"address": address, "key": self.key, "pid": os.getpid()})
         _write_private(endpoint, told)
-        place = _identity(self.library.data_dir)
+        place = identity(self.library.data_dir)
         on_listening()
         self._start = asyncio.create_task(self._start_library())
         self.vault.begin()
@@ -444,7 +444,7 @@ class Server:
             for task in beside:
                 task.cancel()
             listener.close()
-            if _identity(self.library.data_dir) == place:  # else what is there now is another service's
+            if identity(self.library.data_dir) == place:  # else what is there now is another service's
                 for left in (endpoint, Path(address)):
                     with contextlib.suppress(OSError):
                         left.unlink(missing_ok=True)
@@ -541,7 +541,7 @@ class Server:
         missed = 0
         while missed < PLACE_LOOKS:
             await asyncio.sleep(PLACE_EVERY_S)
-            present = await asyncio.to_thread(_identity, self.library.data_dir)
+            present = await asyncio.to_thread(identity, self.library.data_dir)
             missed = 0 if present == place else missed + 1
             if not missed and not await asyncio.to_thread(endpoint.exists):
                 log.warning("The file that says where the service listens was gone and is written anew")
@@ -571,15 +571,6 @@ def _socket_place(data_dir: Path) -> tuple[str, Path | None]:
         return str(inside), None
     folder = Path(tempfile.mkdtemp(prefix="dragoman-"))
     return str(folder / "s"), folder
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells this folder from any other; None when it is not there."""
-    try:
-        state = folder.stat()
-    except OSError:
-        return None
-    return state.st_dev, state.st_ino
 
 
 def _allow_files() -> None:

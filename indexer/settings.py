@@ -249,6 +249,15 @@ def synced(path: Path) -> None:
         os.close(handle)
 
 
+def identity(folder: Path) -> tuple[int, int] | None:
+    """What tells this folder from any other; None when it is not there."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
 def private_folder(folder: Path) -> Path:
     """Make a folder that only its owner can enter, and return it.
 

@@ -91,8 +91,9 @@ def opened(data_dir: Path) -> Library | Closed:
     Raises:
         IndexerError: It cannot be opened.
     """
+    place = settings_module.identity(data_dir)
     vault.settle(data_dir)
-    return Library(data_dir) if vault.header(data_dir) is None else Closed(data_dir)
+    return Library(data_dir, place=place) if vault.header(data_dir) is None else Closed(data_dir)
 
 
 class Vault:
@@ -111,6 +112,7 @@ class Vault:
         exchange: Callable[[Library | Closed], Awaitable[None]],
     ) -> None:
         self._data_dir = data_dir
+        self._place = settings_module.identity(data_dir)
         self._library = library
         self._exchange = exchange
         self._one = asyncio.Lock()
@@ -278,7 +280,7 @@ class Vault:
             if key is not None:
                 keys.harden()
                 logging.getLogger().setLevel(logging.INFO)  # paths are told at the level below
-            library = await asyncio.to_thread(Library, self._data_dir, key)
+            library = await asyncio.to_thread(Library, self._data_dir, key, place=self._place)
         except BaseException:
             await self._put(Closed(self._data_dir))
             raise

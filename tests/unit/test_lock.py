@@ -91,7 +91,7 @@ def test_a_keyring_that_refuses_is_said_without_the_key(keyrings: Callable[..., 
 class FakeLibrary:
     """Stands for an open library."""
 
-    def __init__(self, data_dir: Path, key: Key | None = None) -> None:
+    def __init__(self, data_dir: Path, key: Key | None = None, place: object = None) -> None:
         self.data_dir, self.key = data_dir, key
         self.closed = False
         self.told: list[str] = []

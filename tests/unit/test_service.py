@@ -16,7 +16,7 @@ import pytest
 
 from indexer import api, service, settings
 from indexer.client import Endpoint, _read_endpoint
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 from indexer.library import Library
 from indexer.service import Server
 from indexer.settings import Settings
@@ -300,6 +300,31 @@ def test_what_a_person_writes_into_the_settings_file_stays(tmp_path: Path) -> No
         assert settings.load(tmp_path) == Settings(max_file_mb=11, paused=True)
     finally:
         library.close()
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_data_folder_that_went_away_is_not_begun_anew(tmp_path: Path, mounted: bool) -> None:
+    """Moved away, or another one in its place, such as what a disk was mounted over."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    place = settings.identity(folder)
+    library = Library(folder, place=place)
+    try:
+        folder.rename(tmp_path / "elsewhere")
+        if mounted:
+            folder.mkdir()
+        with pytest.raises(FatalError, match="not there any more"):
+            library.put_settings(Settings(paused=True))
+    finally:
+        library.close()
+    with pytest.raises(FatalError, match="not there any more"):
+        Library(folder, place=place)
+    assert list(tmp_path.glob("data/*")) == []
+    assert folder.exists() == mounted
+    if mounted:
+        folder.rmdir()
+    (tmp_path / "elsewhere").rename(folder)
+    Library(folder, place=place).close()
 
 
 def test_a_client_sets_what_it_changed_and_nothing_else(tmp_path: Path) -> None:
