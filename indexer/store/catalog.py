@@ -762,7 +762,8 @@ class Catalog:
         where, start = "files.path = ? OR files.path >= ? AND files.path < ?", (os.fsencode(root), low, high)
         with self.read() as db:
             number = self._root(db, root)
-        query = f"{self._STATE} WHERE files.root = ? AND ({{}}) ORDER BY files.path LIMIT ?"
+        # The plus keeps SQLite from going by root and sorting all of it for each page.
+        query = f"{self._STATE} WHERE +files.root = ? AND ({{}}) ORDER BY files.path LIMIT ?"
         while True:
             with self.read() as db:
                 rows = db.ask(query.format(where), (number, *start, _PAGE))
@@ -779,7 +780,6 @@ class Catalog:
             rows = db.ask(first, (number, os.fsencode(below)))
         yield from rows
         low, high = _range(below)
-        # The plus keeps SQLite from going by root and sorting all of it for each page.
         query = (
             "SELECT path, size, mtime_ns FROM files WHERE path > ? AND path < ? AND +root = ?"
             " ORDER BY path LIMIT ?"

@@ -96,6 +96,9 @@ UNDO = {
     7: "DROP TABLE volumes",
     6: "ALTER TABLE vectors DROP COLUMN crc; DELETE FROM meta WHERE key = 'unsummed'",
 }
+# Somebody who waits for so long is told of at the end; for so long, and it is a fault. Erasing may take five
+# minutes in a library that never comes to rest.
+SLOW_S, STUCK_S = 30.0, 400.0
 VICTIMS = ("chroma_child", "workers", "openvino_child")
 
 
@@ -113,6 +116,8 @@ class Rough:
         self.data, self.files, self.secret = base / "rough", base / "files", base / "secret"
         self.model, self.rng = model, rng
         self.faults: list[str] = []
+        self.slow: list[str] = []
+        self.seen = ""  # the last status that somebody waited over
         self.killed: Counter[str] = Counter()
         shutil.copytree(folder, self.files)
         self.secret.mkdir()
@@ -142,9 +147,12 @@ class Rough:
                 beside.start()
                 time.sleep(patience)
                 what = self.kill(client)
-            beside.join(60)
+            for patience_s in (SLOW_S, STUCK_S - SLOW_S):
+                beside.join(patience_s)
+                if beside.is_alive():
+                    self.slow.append(f"{number} {scene}: {what}; still waiting: {self.seen}")
             if beside.is_alive():
-                self.faults.append(f"{number} {scene}: whoever asked still waits after a minute")
+                self.faults.append(f"{number} {scene}: whoever asked still waits after {STUCK_S:.0f} s")
         except (IndexerError, psutil.NoSuchProcess) as error:
             self.faults.append(f"{number} {scene}: {type(error).__name__}: {error}")
             return self.faults[-1]
@@ -187,7 +195,9 @@ class Rough:
         with IndexerClient(self.data, start=False) as other:
             other.remove_folder(self.secret)
             for status in other.watch():
-                if not status.notices:
+                told = "; ".join(notice.title for notice in status.notices)
+                self.seen = f"{status.state}, {status.waiting} files wait, {status.index}, {told}"
+                if not told:
                     return
 
     def check(self, client: IndexerClient) -> None:
@@ -340,6 +350,8 @@ def main() -> int:
         print(f"traces of what was removed: {traces or 'none'}")
         for path, start, end, _ in sorted(expected ^ found)[:10]:
             print(f"  differs: {path} [{start}:{end}]")
+        for slow in rough.slow:
+            print(f"  slow: {slow}")
         for fault in rough.faults:
             print(f"  fault: {fault}")
         return int(bool(wrong or faults or traces or rough.faults or expected != found))
