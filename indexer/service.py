@@ -643,8 +643,9 @@ def _unusable(data_dir: Path, error: IndexerError | OSError) -> dict[str, object
         if short is None:
             where, advice = data_dir, "Dragoman must be able to write there; another folder can be chosen "
             advice += "with --data-dir."
-            if error.filename and error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTDIR):
-                where, advice = error.filename, "Move it away: Dragoman has something else of that name."
+            odd = error.filename2 or error.filename
+            if odd and error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTDIR):
+                where, advice = odd, "Move it away: Dragoman has something else of that name."
             message = f"{where}: {error.strerror or error}. {advice}"
             return {"title": "The data folder cannot be used", "message": message}
         error = short
