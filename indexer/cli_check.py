@@ -51,20 +51,28 @@ def check(
     folders = True
     console = cli._console(stderr=True)
     with console.status("Checking ...") if console.is_terminal else contextlib.nullcontext() as shown:
-        if repair:
-            saved += save_settings(folder)
         try:
-            checked = _ask(folder, repair, shown)
-        except IndexerError as error:
-            # Said by the service as it starts, or by one that found it later.
-            if not repair or error.title != api.DAMAGED:
-                raise
-            checked = None
-        if repair and (checked is None or checked.salvage):
-            stop_service(folder)
-            lines, folders = salvage(folder)
-            saved += lines
-            checked = _ask(folder, repair, shown)
+            if repair:
+                saved += save_settings(folder)
+            try:
+                checked = _ask(folder, repair, shown)
+            except IndexerError as error:
+                # Said by the service as it starts, or by one that found it later.
+                if not repair or error.title != api.DAMAGED:
+                    raise
+                checked = None
+            if repair and (checked is None or checked.salvage):
+                stop_service(folder)
+                lines, folders = salvage(folder)
+                saved += lines
+                checked = _ask(folder, repair, shown)
+        except (KeyboardInterrupt, IndexerError) as error:
+            # It is not done again, so this is not told again.
+            for line in saved:
+                console.print(cli._safe(line), soft_wrap=True, highlight=False)
+            if repair and isinstance(error, KeyboardInterrupt):
+                console.print("Stopped. What is mended stays so; run it again for the rest.", highlight=False)
+            raise
     assert checked is not None
     left = [d for d in checked.differences if not d.harmless and d.mended < d.count]
     ok = not left and not checked.salvage and folders
