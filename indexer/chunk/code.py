@@ -51,7 +51,7 @@ def drafts(document: Document, counts: Counts, max_tokens: int, target: int) -> 
     context_limit = min(_CONTEXT_TOKENS, max_tokens // 4)
     limit = max_tokens - context_limit
     source = _Source(document.text, counts, limit, min(target, limit))
-    root = _parse(document)
+    root = _parse(document, source)
     if root is None:
         return [source.draft(run, "", None) for run in source.packed(0, source.lines, {})]
     regions = list(_regions(source, root))
@@ -66,6 +66,7 @@ class _Source:
 
     def __init__(self, text: str, counts: Counts, limit: int, target: int) -> None:
         self.text, self.limit, self.target = text, limit, target
+        self.parsed = b""  # what the parser's offsets are in
         self.starts = [0]
         at = text.find("\n")
         while at >= 0:
@@ -130,13 +131,14 @@ class _Source:
         return Draft(start, end, context, (), symbol)
 
 
-def _parse(document: Document) -> Node | None:
+def _parse(document: Document, source: _Source) -> Node | None:
     text = document.text
     lines = text.count("\n") + 1
     if len(text) > _PARSED_CHARS or len(text) / lines > _WIDEST_LINE / 10:
         return None
     # A lone surrogate becomes one "?", so lines stay the same.
-    return parse(document.code_language or "", text.encode("utf-8", "replace"))
+    source.parsed = text.encode("utf-8", "replace")
+    return parse(document.code_language or "", source.parsed)
 
 
 def _regions(source: _Source, root: Node) -> Iterator[_Region]:
@@ -163,7 +165,7 @@ def _inside(
         return _Region(begin, stop, path, "", below, "", None)
 
     at = first
-    for start, end, name, node in _definitions(container):
+    for start, end, name, node in _definitions(container, source.parsed):
         begin, stop = max(start, at), min(end + 1, past)
         if begin >= stop or (begin > start and source.tokens(begin, stop) == 0):
             continue
@@ -174,7 +176,7 @@ def _inside(
             depth < _DEPTH
             and node.type in CONTAINERS
             and source.tokens(begin, stop) > source.target
-            and next(_definitions(node), None) is not None
+            and next(_definitions(node, source.parsed), None) is not None
         ):
             yield from _inside(source, node, begin, stop, (*path, name), below, head, depth + 1)
         else:
@@ -184,15 +186,15 @@ def _inside(
         yield gap(at, past)
 
 
-def _definitions(container: Node) -> Iterator[tuple[int, int, str, Node]]:
+def _definitions(container: Node, parsed: bytes) -> Iterator[tuple[int, int, str, Node]]:
     """What a container defines: first and last line with its comments, name, node."""
-    for outer, node, name, comments in _find(container, 0):
+    for outer, node, name, comments in _find(container, parsed, 0):
         first = (comments or outer).start_point[0]
         last = outer.end_point[0] - (1 if outer.end_point[1] == 0 and outer.end_point[0] > first else 0)
         yield first, last, name, node
 
 
-def _find(container: Node, depth: int) -> Iterator[tuple[Node, Node, str, Node | None]]:
+def _find(container: Node, parsed: bytes, depth: int) -> Iterator[tuple[Node, Node, str, Node | None]]:
     comments: Node | None = None
     before: Node | None = None
     for child in container.named_children:
@@ -212,16 +214,16 @@ def _find(container: Node, depth: int) -> Iterator[tuple[Node, Node, str, Node |
         if before is None or before.type not in COMMENTS or child.start_point[0] > before.end_point[0] + 1:
             attached = None
         comments, before = None, child
-        found = _unwrap(child)
+        found = _unwrap(child, parsed)
         if found is not None:
             yield child, found[0], found[1], attached
         elif depth < _WRAPPED and child.start_point[0] != child.end_point[0] and child.type not in FUNCTIONS:
-            yield from _find(child, depth + 1)
+            yield from _find(child, parsed, depth + 1)
 
 
-def _unwrap(node: Node) -> tuple[Node, str] | None:
+def _unwrap(node: Node, parsed: bytes) -> tuple[Node, str] | None:
     for _ in range(4):
-        name = definition(node)
+        name = definition(node, parsed)
         if name is not None:
             return node, name
         if node.type not in WRAPPERS:

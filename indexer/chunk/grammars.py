@@ -75,7 +75,9 @@ _TYPE_ARGUMENTS = re.compile(r"(?<=\w)<[^<>]*>")
 _MAX_NAME = 80
 _STEPS = 2_000
 _STEPS_PER_KB = 60
-_READ_BYTES = 65_536
+_PIECE_BYTES = 1024
+_PIECES = 4_000
+_PIECES_PER_KB = 200
 
 
 @functools.cache
@@ -108,27 +110,47 @@ def parse(language: str, source: bytes) -> Node | None:
     reader = _parser(language)
     if reader is None:
         return None
-    # Steps, not seconds, so that the same file always gives the same chunks. Real files take 5 a kilobyte,
-    # the worst of random brackets 25.
+    # Steps and pieces, not seconds, so that the same file always gives the same chunks. Real files take 5
+    # steps a kilobyte, the worst of random brackets 25; and 2 pieces, the worst of 20,000 real ones 26. A
+    # step may go through all of the file, and again, for the end of something that has none.
     steps = _STEPS + len(source) * _STEPS_PER_KB // 1000
+    most = _PIECES + len(source) * _PIECES_PER_KB // 1000
+    whole = memoryview(source)
+    # What a callback returns is never given back by the binding 0.26.1 (parser_read_wrapper keeps the
+    # reference that it got beside the buffer's), up to 2 GiB for a file of 200 kB when it was a copy of the
+    # text. A view holds nothing once it is released.
+    pieces: list[memoryview] = []
+
+    def piece(offset: int, _point: object) -> memoryview:
+        found = (
+            whole[offset : (offset // _PIECE_BYTES + 1) * _PIECE_BYTES] if len(pieces) < most else whole[:0]
+        )
+        pieces.append(found)
+        return found
 
     def give_up(_offset: int, _broken: bool) -> bool:
         nonlocal steps
         steps -= 1
-        return steps < 0
+        return steps < 0 or len(pieces) >= most
 
     try:
-        tree = reader.parse(
-            lambda offset, _point: source[offset : offset + _READ_BYTES], progress_callback=give_up
-        )
+        tree = reader.parse(piece, progress_callback=give_up)
     except ValueError:
         reader.reset()
         return None
-    return tree.root_node
+    except SystemError as error:  # how the binding says that a callback raised
+        reader.reset()
+        raise MemoryError from error
+    finally:
+        for view in pieces:
+            view.release()
+        whole.release()
+    # Pieces that were kept back end the text early.
+    return tree.root_node if len(pieces) < most else None
 
 
-def definition(node: Node) -> str | None:
-    """The name of what a node defines; None where it defines nothing that can be named."""
+def definition(node: Node, source: bytes) -> str | None:
+    """The name of what a node of a source defines; None where it defines nothing that can be named."""
     kind = node.type
     if kind == "property_declaration" and node.start_point[0] == node.end_point[0]:
         return None  # a field
@@ -137,15 +159,19 @@ def definition(node: Node) -> str | None:
     if kind in ("variable_declarator", "field_definition", "public_field_definition"):
         value = node.child_by_field_name("value")
         named = node.child_by_field_name("name") or node.child_by_field_name("property")
-        return _text(named) if value is not None and value.type in _FUNCTION_VALUES and named else None
+        return (
+            _text(named, source) if value is not None and value.type in _FUNCTION_VALUES and named else None
+        )
     if kind == "assignment_expression":
         value, named = node.child_by_field_name("right"), node.child_by_field_name("left")
-        return _text(named) if value is not None and value.type in _FUNCTION_VALUES and named else None
+        return (
+            _text(named, source) if value is not None and value.type in _FUNCTION_VALUES and named else None
+        )
     if kind not in FUNCTIONS and kind not in CONTAINERS:
         return None
     if kind == "impl_item":
         named = node.child_by_field_name("type")
-        return _text(named).split("<", 1)[0] if named is not None else None
+        return _text(named, source).split("<", 1)[0] if named is not None else None
     named = node.child_by_field_name("name") or _declared(node) or _first_name(node)
     if named is None:
         return {
@@ -153,11 +179,11 @@ def definition(node: Node) -> str | None:
             "deinit_declaration": "deinit",
             "companion_object": "Companion",
         }.get(kind)
-    name = _text(named)
+    name = _text(named, source)
     if kind == "method_declaration":
         receiver = node.child_by_field_name("receiver")
         if receiver is not None:  # Go
-            owner = _text(receiver).strip("()").split(" ")[-1].lstrip("*").split("[", 1)[0]
+            owner = _text(receiver, source).strip("()").split(" ")[-1].lstrip("*").split("[", 1)[0]
             name = f"{owner}.{name}" if owner else name
     return name or None
 
@@ -193,7 +219,7 @@ def _first_name(node: Node) -> Node | None:
     return None
 
 
-def _text(node: Node) -> str:
-    raw = node.text or b""
+def _text(node: Node, source: bytes) -> str:
+    raw = source[node.start_byte : node.end_byte]
     name = " ".join(raw[: 4 * _MAX_NAME].decode("utf-8", "replace").split())
     return _TYPE_ARGUMENTS.sub("", name).replace("::", ".").replace(":", ".")[:_MAX_NAME]

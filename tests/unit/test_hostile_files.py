@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.chunk import chunk
+from indexer.chunk import chunk, grammars
+from indexer.chunk.grammars import parse
 from indexer.document import Chunk, Document
 from indexer.errors import FileError
 from indexer.extract import extract
@@ -200,3 +202,48 @@ def test_unicode_comes_back_as_it_was(text: str, encoding: str) -> None:
     decoded = decode(text.encode(encoding))
     assert decoded is not None
     assert decoded[0] == text
+
+
+_SEARCHES = (
+    "local function f()\n  return 1\nend"
+    + "s, la próxima en 2027. Como no sale de casa, no necesita la de leucemia.\n\n"
+    "Llamar enseguida si lleva un día entero sin comer, si respira con la boca abierta.\n"
+    "- Tres cuencos de agua lejos de la comida. Media por la mañana - se repite; no.\n" * 300
+)
+
+
+def test_a_parser_that_reads_the_file_again_and_again_is_stopped_and_keeps_nothing() -> None:
+    source = _SEARCHES.encode()
+    tracemalloc.start()
+    try:
+        assert parse("lua", source) is None
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Copies of what was read came to a thousand times the file, and stayed.
+    assert most < 8 << 20
+    assert kept < 8 << 20
+    document = extract(Path("a.lua"), source)
+    chunks = chunk(document, counts=counts, max_tokens=200)
+    assert not files.sound(chunks, document)
+    assert len(chunks) > 10
+
+
+def test_functions_are_named_from_the_text_that_was_parsed() -> None:
+    source = "".join(f"def größe_{n}(x):\n    return x + {n}\n\n" for n in range(200))
+    found = chunk(extract(Path("a.py"), source.encode()), counts=counts, max_tokens=60)
+    assert {piece.locator.symbol for piece in found} >= {"größe_1", "größe_199"}
+
+
+def test_a_parser_out_of_memory_is_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parser:
+        def parse(self, read: Callable[[int, object], object], *, progress_callback: object) -> None:
+            read(0, None)
+            raise SystemError("returned a result with an exception set") from MemoryError()
+
+        def reset(self) -> None:
+            pass
+
+    monkeypatch.setattr(grammars, "_parser", lambda language: Parser())
+    with pytest.raises(MemoryError):
+        parse("python", b"x = 1\n")
