@@ -549,6 +549,8 @@ class Pipeline:
             span = max(now.at - then.at, 1e-3)
             lately = self._since(now, BUSY_WINDOW_S)
             scanning = bool(self._scans or self._scanning)
+            if not (waiting or scanning):
+                self._trouble = None  # what could not be done is not wanted any more
             return Progress(
                 scanning=scanning,
                 waiting=waiting,

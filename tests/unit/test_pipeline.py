@@ -375,6 +375,26 @@ def test_a_full_disk_is_told_and_waited_for_and_nothing_is_embedded_twice(
     assert bench.pool.prepared == ["a.txt"]
 
 
+def test_what_is_wrong_is_not_told_any_more_when_nobody_wants_the_files(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def dies(path: Path) -> Prepared:
+        told.append(bench.pipeline.progress().trouble)
+        if len(told) > 1:
+            bench.pipeline.forget(str(bench.root))
+        raise IndexerError("Files cannot be read", "The process ended.")
+
+    monkeypatch.setattr(bench.pool, "prepare", dies)
+    bench.pipeline.start()
+    bench.changed(bench.write("a.txt", "one"))
+    bench.rest()
+    assert told[0] is None
+    assert told[1].title == "Files cannot be read"
+    assert bench.pipeline.progress().trouble is None
+
+
 def test_a_scan_that_meets_a_full_disk_is_made_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.pipeline.start()
     path = bench.write("a.txt", "one")
