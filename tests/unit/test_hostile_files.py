@@ -235,6 +235,15 @@ def test_functions_are_named_from_the_text_that_was_parsed() -> None:
     assert {piece.locator.symbol for piece in found} >= {"größe_1", "größe_199"}
 
 
+def test_pieces_of_a_source_part_no_character() -> None:
+    for shift in range(4):
+        source = ("#" * shift + "#" + "灯" * 2000 + "\ndef 灯台守():\n    return 1\n" * 200).encode()
+        root = parse("python", source)
+        assert root is not None
+        assert not root.has_error
+        assert root.named_child_count == 201
+
+
 def test_a_parser_out_of_memory_is_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     class Parser:
         def parse(self, read: Callable[[int, object], object], *, progress_callback: object) -> None:
