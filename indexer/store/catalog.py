@@ -118,6 +118,7 @@ class Catalog:
             vault.admit(data_dir, key)
             with errors():
                 self._writer = self._open_writer()
+                self._recall_folders()
                 self._note_folders()
         except BaseException:
             self._owner.close()
@@ -655,6 +656,17 @@ class Catalog:
         with self.write() as (db, _):
             db.execute("INSERT OR IGNORE INTO roots(path) VALUES(?)", (os.fsencode(path),))
         self._note_folders()
+
+    def _recall_folders(self) -> None:
+        """Have the folders again that only the note knows: the catalog lost them with its log, or is a copy.
+
+        A folder is noted after it is added, and before it is removed it is so no more.
+        """
+        noted = spare.folders(self._file) if self._key is None else []
+        for path in noted:
+            self._writer.execute("INSERT OR IGNORE INTO roots(path) VALUES(?)", (os.fsencode(path),))
+            if self._writer.changes():
+                log.warning("A folder that the catalog did not know any more is indexed again")
 
     def _note_folders(self, *, but: str = "") -> None:
         if self._key is not None:

@@ -9,6 +9,7 @@ An encrypted library has neither; turning encryption on removes them with whatev
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -35,7 +36,7 @@ def folders(catalog: Path) -> list[str]:
 
 
 def note_folders(catalog: Path, paths: Sequence[str]) -> None:
-    """Note the folders of the library; where that fails, the log says so."""
+    """Note the folders of the library; where that fails, none are noted, and the log says so."""
     if sorted(paths) != sorted(folders(catalog)):
         _write(_beside(catalog, FOLDERS), json.dumps(sorted(paths)).encode())
 
@@ -101,3 +102,7 @@ def _write(file: Path, data: bytes) -> None:
         synced(file.parent)
     except OSError as error:
         log.warning("%s could not be written: %s", file.name, error.strerror)
+        # Nothing is better than what is not so any more.
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)

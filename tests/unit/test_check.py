@@ -346,6 +346,28 @@ def test_the_folders_are_known_though_nothing_of_the_catalog_can_be_read(folder:
     store.close()
 
 
+def test_a_catalog_that_lost_its_log_has_its_folders_again(
+    folder: Path, catalog: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when somebody tidies up what lies beside it after a kill."""
+    catalog.execute("PRAGMA foreign_keys = OFF; DELETE FROM roots; DELETE FROM files")
+    catalog.close()
+    store = opened(folder)
+    assert [root.path for root in store.roots()] == [ROOT]
+    store.add_root("/another")
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("indexer.store.spare.synced", full)
+    store.remove_root("/another")  # and is not to come back, though that cannot be noted
+    store.close()
+    monkeypatch.undo()
+    store = opened(folder)
+    assert [root.path for root in store.roots()] == [ROOT]
+    store.close()
+
+
 @pytest.mark.parametrize("length", [16, 4096])
 def test_without_its_first_page_a_catalog_loses_nothing(folder: Path, length: int) -> None:
     file = folder / CATALOG_FILE
