@@ -25,7 +25,7 @@ import apsw
 
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import encrypted, synced
-from indexer.store import spare, vault
+from indexer.store import carve, spare, vault
 from indexer.store.catalog import KEEP_AHEAD_S
 from indexer.store.check import is_vector
 from indexer.store.chroma_child import remove
@@ -119,7 +119,7 @@ def salvage(folder: Path, key: Key | None = None) -> Saved:
             upgrade(target)
             with target, _opened(file, key) as source:
                 if source is not None:
-                    _Copy(source, target, kept, lost).run()
+                    _Copy(file, source, target, kept, lost).run()
                 else:
                     lost[_ALL] += 1
                 _put_folders(target, spare.folders(file))
@@ -203,8 +203,10 @@ def _put_aside(file: Path) -> Path | None:
 class _Copy:
     """One run from the damaged catalog to the new one."""
 
-    def __init__(self, source: Database, target: Database, kept: Counter[str], lost: Counter[str]) -> None:
-        self._source, self._target = source, target
+    def __init__(
+        self, file: Path, source: Database, target: Database, kept: Counter[str], lost: Counter[str]
+    ) -> None:
+        self._file, self._source, self._target = file, source, target
         self._kept, self._lost = kept, lost
 
     def run(self) -> None:
@@ -271,7 +273,26 @@ class _Copy:
                     hashes[text_id] = text_hash
             else:
                 self._lost["texts"] += 1
+        for number, values in self._carved("texts", 4):
+            text_hash = values[1]
+            if isinstance(text_hash, bytes) and len(text_hash) == 16 and 0 < number <= TEXT_MASK:
+                self._target.execute(
+                    "INSERT OR IGNORE INTO texts(id, hash, unused_since) VALUES(?, ?, 0)", (number, text_hash)
+                )
+                if self._target.changes():
+                    self._kept["texts"] += 1
+                    hashes[number] = text_hash
         return hashes
+
+    def _carved(self, table: str, columns: int) -> Iterator[tuple[int, list[carve.Value]]]:
+        """Rows, of whatever table, that may be some of those that could not be read, with their ids.
+
+        A text's hash says itself whether it holds: its passages have to fit it, and so has its vector.
+        """
+        if self._lost[table]:
+            for number, values in carve.rows(self._file, self._source.pragma("page_size")):
+                if len(values) == columns and values[0] is None:  # the id is not kept among them
+                    yield number, values
 
     def _files(self, hashes: dict[int, bytes]) -> None:
         """Save files whose passages are all there and have the texts they should have."""
@@ -321,20 +342,28 @@ class _Copy:
             summed = True
         bases = tuple(sorted(number << TEXT_BITS for number in lengths))
         columns = "key, data, crc" if summed else "key, data, NULL"
-        for key, data, crc in self._rows("vectors", columns, bases):
+
+        def row(key: int, data: object, crc: object) -> tuple[int, bytes, int] | None:
+            """What to store; None where it is not the vector of this text."""
             text_hash = hashes.get(key & TEXT_MASK)
-            sound = (
-                text_hash is not None
-                and isinstance(data, bytes)
-                and len(data) == lengths.get(key >> TEXT_BITS)
-                and is_vector(data)
-                and (crc is None or crc == checksum(text_hash, data))
-            )
-            if sound and text_hash is not None:
-                row = (key, data, checksum(text_hash, data))
-                self._put("vectors", "INSERT INTO vectors(key, data, crc) VALUES(?, ?, ?)", row)
+            if text_hash is None or not isinstance(data, bytes):
+                return None
+            if len(data) != lengths.get(key >> TEXT_BITS) or not is_vector(data):
+                return None
+            now = checksum(text_hash, data)
+            return (key, data, now) if crc is None or crc == now else None
+
+        for key, data, crc in self._rows("vectors", columns, bases):
+            sound = row(key, data, crc)
+            if sound is not None:
+                self._put("vectors", "INSERT INTO vectors(key, data, crc) VALUES(?, ?, ?)", sound)
             else:
                 self._lost["vectors"] += 1
+        for key, (_, data, crc) in self._carved("vectors", 3):
+            sound = None if crc is None else row(key, data, crc)
+            if sound is not None:
+                self._target.execute("INSERT OR IGNORE INTO vectors(key, data, crc) VALUES(?, ?, ?)", sound)
+                self._kept["vectors"] += self._target.changes()
 
     # --- reading around damage ---------------------------------------------------------------
 

@@ -387,6 +387,25 @@ def test_without_its_first_page_a_catalog_loses_nothing(folder: Path, length: in
     store.close()
 
 
+@pytest.mark.parametrize("table", ["vectors", "texts"])
+def test_what_only_a_damaged_page_leads_to_is_found(folder: Path, catalog: Database, table: str) -> None:
+    """The page above all leaves of a table: SQLite finds none of its rows any more."""
+    size, kept = catalog.pragma("page_size"), catalog.ask("SELECT key, data, crc FROM vectors ORDER BY key")
+    rows = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+    page = catalog.ask(rows, (table,))[0][0]
+    assert catalog.ask("SELECT pagetype FROM dbstat WHERE pageno = ?", (page,)) == [("internal",)]
+    catalog.close()
+    destroy(folder, page, size)
+    assert salvage(folder).kept["vectors"] == len(kept)
+    store = opened(folder)
+    put(store, *PLAIN)
+    assert embed_again(store) == 0
+    assert store.check() == []
+    with store._catalog.read() as db:
+        assert db.ask("SELECT key, data, crc FROM vectors ORDER BY key") == kept
+    store.close()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_is_damaged_what_is_saved_is_sound(folder: Path, seed: int) -> None:
     rng = random.Random(seed)
