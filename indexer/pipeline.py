@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import queue
+import stat
 import threading
 import time
 from collections import Counter, deque
@@ -42,6 +43,8 @@ from indexer.workers import (
     PoolClosedError,
     Prepared,
     WorkerPool,
+    not_a_file,
+    unreadable,
 )
 
 if TYPE_CHECKING:
@@ -906,8 +909,8 @@ class Pipeline:
         """Read a file; None where nothing needs to be read, and the file is taken care of."""
         path = Path(job.path)
         try:
-            stat = path.lstat()
-        except FileNotFoundError:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             self._gone(job)
             return None
         except OSError as error:
@@ -915,13 +918,18 @@ class Pipeline:
                 # A server or disk that does not answer says nothing of the file. The next sweep asks again.
                 self._finish(job, counted=False)
                 return None
-            raise FileError(path, "Cannot be read", f"{error.strerror}.") from error
-        job.size, job.mtime_ns = stat.st_size, stat.st_mtime_ns
+            raise unreadable(path, error) from error
+        job.size, job.mtime_ns = found.st_size, found.st_mtime_ns
         known = self._store.file(job.path)
         forced = job.flags & _FORCED
         if known is not None and not forced and (known.size, known.mtime_ns) == (job.size, job.mtime_ns):
             self._finish(job, counted=False)
             return None
+        if stat.S_ISDIR(found.st_mode):
+            self._look_into(job, path)
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            raise not_a_file(path, found.st_mode)
         try:
             # Only a file of the same size can have the same content; where there is none, it is read once.
             if not job.flags & _READ and self._store.has_size(job.size):
@@ -938,6 +946,25 @@ class Pipeline:
             # The store must not take the present size and time for what it knows of the file.
             job.size, job.mtime_ns = -1, -1
             raise
+
+    def _look_into(self, job: _Job, path: Path) -> None:
+        """A folder in a file's place: one that the sweep could not look into, or that came meanwhile.
+
+        Raises:
+            FileError: It cannot be looked into.
+        """
+        try:
+            with os.scandir(path):
+                pass
+        except OSError as error:
+            known = unreadable(path, error)
+            if isinstance(known, FileGoneError):
+                self._gone(job)
+                return
+            message = f"The files in this folder are not known. {known.message}"
+            raise FileError(path, known.title, message, kind=known.kind) from error
+        self._finish(job, counted=False)
+        self.rescan(job.root, job.path)
 
     def _gone(self, job: _Job) -> None:
         try:

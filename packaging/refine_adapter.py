@@ -4,29 +4,35 @@
 fetches more parallel text (adapter_books.py), trains for so many minutes (``--minutes``), and writes both
 changes as one adapter. What it has learnt is kept in ``FOLDER/refined.pt`` every few minutes;
 ``--resume`` goes on from there.
+
+``--pack PACK`` instead of ``--work`` takes all of that from a folder that adapter_pack.py made, and needs
+nothing but torch, numpy, tokenizers and safetensors; ``--device cuda`` trains on a GPU, with larger steps. It
+writes what was learnt alone; adapter_measure.py measures that, and joins it with the adapter that it began
+with.
 docs/ADAPTER.md says why and with what effect.
 
 A step takes about 60 sections of three to five languages, some of them neighbours in a book. Of each there is
 one passage in one language and up to three questions in different ones, since questions are short and cost
-little.
+little. On a GPU there are 2,000 sections of more languages.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
+import importlib.util
 import json
 import logging
-import math
 import os
 import pickle
 import random
 import sys
 import time
+import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +40,8 @@ import adapter_books
 import adapter_corpus
 import numpy as np
 from adapter_corpus import Section, Text
+from adapter_network import Batch, Item, Loss, Network, Options, Refiner, batch_of, rounds
+from adapter_pack import Pack
 from train_adapter import (
     CODE,
     DENSE,
@@ -48,85 +56,48 @@ from train_adapter import (
     topic_of,
 )
 
-from indexer.embed import bundled
-from indexer.embed.adapter import Adapter, Factors, pack
-from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS, ModelFolder
-from indexer.embed.space import LanguageSpace, compute_profile
-from indexer.embed.tokenized import batches
-from indexer.embed.tokens import clean, open_tokenizer
-from indexer.embed.transformer import TransformerEncoder
-
 if TYPE_CHECKING:
-    import torch
+    from tokenizers import Tokenizer
+
+    from indexer.embed.adapter import Adapter, Factors
+    from indexer.embed.space import LanguageSpace
 
 _log = logging.getLogger("refine_adapter")
 
-SOURCES = {"man": 0.25, "lo": 0.3, "gnome": 0.08, "kde": 0.15, "gimp": 0.12, "ddtp": 0.1}
 # These have no paragraphs that match in all languages.
 _TITLES_ONLY = frozenset({"man", "ddtp"})
-_MATRICES = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
 _SAVE_EVERY_S = 240.0
+QUERY, PASSAGE = "query: ", "passage: "
+
+# With steps this large the small sources would come a hundred times as often as the large ones.
+LARGE = Options(
+    minutes=8.0,
+    warm_up=40,
+    rate=8e-4,
+    rank=64,
+    first=0,
+    share=0.7,
+    sections=2000,
+    code=150,
+    languages=(5, 10),
+    held=600,
+    earlier=0,
+    sources=(("man", 0.1), ("lo", 0.33), ("gnome", 0.04), ("kde", 0.17), ("gimp", 0.08), ("ddtp", 0.28)),
+)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to train; the values are those that the adapter in the repository was refined with.
-
-    Attributes:
-        minutes: How long; the rate falls with the time that has passed.
-        rank: Rank of the change to each matrix, beside the one that the adapter began with.
-        first: First layer that changes.
-        share: How much of what was learnt is added. Half of it keeps nearly all that is gained across
-            languages and loses half of what is lost within one (Wortsman et al., "Robust fine-tuning of
-            zero-shot models", CVPR 2022).
-        sections: Sections a step, beside `code` descriptions of functions.
-        questions: Most questions of a section.
-        own: How often one of them is in the passage's own language.
-        align: Weight of a question finding the same one in other languages among all questions.
-        backwards: Weight of finding the question by the passage.
-        distill: Weight of keeping the similarities that texts of one language had.
-        earlier: Passages of earlier steps that are wrong answers, too.
-    """
-
-    seed: int = 1
-    minutes: float = 36.0
-    warm_up: int = 25
-    rate: float = 4e-4
-    rank: int = 32
-    first: int = 3
-    share: float = 0.5
-    sections: int = 56
-    code: int = 5
-    questions: int = 3
-    own: float = 0.4
-    temperature: float = 0.05
-    backwards: float = 0.5
-    align: float = 0.3
-    distill: float = 0.2
-    earlier: int = 512
-    query_tokens: int = 48
-    passage_tokens: int = 112
-
-
-@dataclass(frozen=True)
-class Item:
-    """A passage and questions that it answers, each text with its language."""
-
-    questions: tuple[tuple[str, str], ...]
-    passage: tuple[str, str]
-    topic: str
-    title: str
+def bare() -> None:
+    """Make ``indexer.embed`` what can be had of it where nothing but torch and its like is installed."""
+    sys.path.append(str(ROOT))
+    if importlib.util.find_spec("msgspec") is None and "indexer.embed" not in sys.modules:
+        # Its own module imports the settings, which need more; the rooms that training uses do not.
+        package = types.ModuleType("indexer.embed")
+        package.__path__ = [str(ROOT / "indexer" / "embed")]
+        sys.modules["indexer.embed"] = package
 
 
 class Items:
-    """Draws what a step learns from: always the same for the same sections and seed."""
+    """Draws what a step learns from: always the same for the same sections, seed and step."""
 
     def __init__(self, found: Sequence[Section], options: Options) -> None:
         self.random = random.Random(options.seed)
@@ -143,18 +114,23 @@ class Items:
         for source in self.sections.values():
             source.sort(key=lambda section: (section.page, section.id))
 
-    def batch(self, count: int, cluster: int = 4) -> list[Item]:
-        """Draw `count` different sections, up to `cluster` of them neighbours."""
+    def batch(self, step: int) -> list[Item]:
+        """Draw different sections, some of them neighbours."""
+        options = self._options
+        count, cluster = options.sections, options.cluster
+        # A step's own, so that several processes can draw.
+        self.random = random.Random(f"{options.seed}:{step}")
         wanted: list[str] = []
-        size = self.random.choice((3, 4, 5))
+        size = self.random.randint(*options.languages)
         while len(wanted) < size:
             lang = self.random.choices(list(LANGUAGES), list(LANGUAGES.values()))[0]
             if lang not in wanted:
                 wanted.append(lang)
         drawn: dict[str, Item] = {}
-        there = [name for name in SOURCES if self.sections[name]]
+        shares = dict(options.sources)
+        there = [name for name in shares if self.sections[name]]
         while len(drawn) < count:
-            source = self.sections[self.random.choices(there, [SOURCES[name] for name in there])[0]]
+            source = self.sections[self.random.choices(there, [shares[name] for name in there])[0]]
             at = self.random.randrange(len(source))
             near = source[max(0, at - 6) : at + 6]
             taken = 0
@@ -219,369 +195,6 @@ class Items:
         return found, max(0, names.index(name) - (self.random.random() < 0.3))
 
 
-class Network:
-    """multilingual-e5-small in bfloat16, with a low-rank change beside each matrix of its upper layers.
-
-    Of its own rather than transformers', because half the time there goes into attention's way back on a CPU,
-    and because weights that already hold their change need one product a matrix instead of three.
-
-    Args:
-        folder: The published model.
-        start: Added to the weights for good.
-        rank: Of the changes.
-        first: First layer that has them.
-    """
-
-    def __init__(self, folder: Path, start: Adapter, rank: int, first: int) -> None:
-        import torch
-        from safetensors.numpy import load_file
-
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        self._heads, self._eps = int(config["num_attention_heads"]), float(config["layer_norm_eps"])
-        weights = load_file(folder / WEIGHTS)
-        start.check({name: array.shape for name, array in weights.items()})
-
-        def get(name: str) -> torch.Tensor:
-            (array,) = [*start.add(name, iter([weights[name]]))]
-            return torch.from_numpy(np.array(array))
-
-        def normal(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-            return get(f"{name}.weight").bfloat16(), get(f"{name}.bias").bfloat16()
-
-        self._words = get("embeddings.word_embeddings.weight").bfloat16()
-        types = get("embeddings.token_type_embeddings.weight")[0]
-        self._places = (get("embeddings.position_embeddings.weight") + types).bfloat16()
-        self._first_normal = normal("embeddings.LayerNorm")
-        self.changes: dict[str, Any] = {}
-        self._layers = []
-        for number in range(int(config["num_hidden_layers"])):
-            name = f"encoder.layer.{number}"
-            layer: dict[str, Any] = {
-                norm: normal(f"{name}.{norm}") for norm in ("attention.output.LayerNorm", "output.LayerNorm")
-            }
-            for matrix in _MATRICES:
-                weight, bias = get(f"{name}.{matrix}.weight"), get(f"{name}.{matrix}.bias")
-                layer[matrix] = changed = _changed()(weight, bias, rank if number >= first else 0)
-                if number >= first:
-                    self.changes[f"{name}.{matrix}.weight"] = changed
-            self._layers.append((number >= first, layer))
-
-    def parameters(self) -> list[torch.Tensor]:
-        """What is learnt."""
-        return [weight for change in self.changes.values() for weight in (change.a, change.b)]
-
-    def merge(self, *, learnt: bool = True) -> None:
-        """Make the weights those with what was `learnt` by now, or those of the beginning."""
-        for change in self.changes.values():
-            change.merge(learnt)
-
-    def __call__(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Unit vectors, float32, of token ids."""
-        import torch
-        from torch.nn import functional
-
-        width = max(map(len, texts))
-        ids = torch.ones((len(texts), width), dtype=torch.long)
-        mask = torch.zeros((len(texts), width))
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = torch.tensor(text)
-            mask[row, : len(text)] = 1
-        hidden = self._words[ids] + self._places[:width]
-        weight, bias = self._first_normal
-        hidden = functional.layer_norm(hidden, hidden.shape[-1:], weight, bias, self._eps)
-        hidden_by = ((1 - mask) * -1e4).repeat_interleave(self._heads, 0)[:, None, :]
-        learns = torch.is_grad_enabled()
-        for changes, layer in self._layers:
-            with torch.set_grad_enabled(learns and changes):
-                hidden = self._layer(hidden, layer, hidden_by)
-        hidden = hidden.float()
-        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        vectors: torch.Tensor = functional.normalize(mean, dim=1)
-        return vectors
-
-    def _layer(self, hidden: torch.Tensor, layer: Mapping[str, Any], hidden_by: torch.Tensor) -> torch.Tensor:
-        import torch
-        from torch.nn import functional
-
-        count, width, size = hidden.shape
-
-        def heads(name: str) -> torch.Tensor:
-            split = layer[f"attention.self.{name}"](hidden).view(count, width, self._heads, -1)
-            rows: torch.Tensor = split.transpose(1, 2).reshape(count * self._heads, width, -1).float()
-            return rows
-
-        query = heads("query")
-        scores = torch.baddbmm(hidden_by, query / math.sqrt(query.shape[-1]), heads("key").transpose(1, 2))
-        seen = torch.bmm(scores.softmax(-1), heads("value")).bfloat16()
-        seen = seen.view(count, self._heads, width, -1).transpose(1, 2).reshape(count, width, size)
-        weight, bias = layer["attention.output.LayerNorm"]
-        hidden = hidden + layer["attention.output.dense"](seen)
-        hidden = functional.layer_norm(hidden, (size,), weight, bias, self._eps)
-        weight, bias = layer["output.LayerNorm"]
-        hidden = hidden + layer["output.dense"](functional.gelu(layer["intermediate.dense"](hidden)))
-        return functional.layer_norm(hidden, (size,), weight, bias, self._eps)
-
-
-def _changed() -> Callable[..., Any]:
-    """The class of a matrix with a change; made here because torch is imported late."""
-    import torch
-
-    class Product(torch.autograd.Function):
-        """Times a matrix that holds its change; the way back leads to the change's factors alone."""
-
-        @staticmethod
-        def forward(
-            ctx: Any,
-            inputs: torch.Tensor,
-            weight: torch.Tensor,
-            bias: torch.Tensor,
-            a: torch.Tensor,
-            b: torch.Tensor,
-        ) -> torch.Tensor:
-            ctx.save_for_backward(inputs, weight, a, b)
-            return torch.nn.functional.linear(inputs, weight, bias)
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-            inputs, weight, a, b = ctx.saved_tensors
-            outer = gradients[0].reshape(-1, weight.shape[0])
-            rows = inputs.reshape(-1, weight.shape[1])
-            inward = (outer @ weight).view(inputs.shape) if ctx.needs_input_grad[0] else None
-            to_b = outer.T @ (rows @ a.to(rows.dtype).T)
-            to_a = (outer @ b.to(rows.dtype)).T @ rows
-            return inward, None, None, to_a.float(), to_b.float()
-
-    class Changed:
-        def __init__(self, weight: torch.Tensor, bias: torch.Tensor, rank: int) -> None:
-            self.first, self._bias = weight, bias.bfloat16()
-            self.weight = weight.bfloat16()
-            self._fixed = rank == 0
-            scale = 1 / math.sqrt(weight.shape[1])
-            self.a = (torch.randn(rank, weight.shape[1]) * scale).requires_grad_()
-            self.b = torch.zeros(weight.shape[0], rank, requires_grad=True)
-
-        def merge(self, learnt: bool) -> None:
-            with torch.no_grad():
-                self.weight = (self.first + self.b @ self.a if learnt else self.first).bfloat16()
-
-        def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-            if self._fixed:
-                return torch.nn.functional.linear(inputs, self.weight, self._bias)
-            return Product.apply(inputs, self.weight, self._bias, self.a, self.b)  # type: ignore[no-any-return, no-untyped-call]
-
-    return Changed
-
-
-class Refiner:
-    """The steps that fit a network's changes.
-
-    Args:
-        folder: The published model.
-        start: The adapter to begin with.
-        profile: The language profile of the model with that adapter.
-        options: How to train.
-    """
-
-    def __init__(self, folder: ModelFolder, start: Adapter, profile: bytes, options: Options) -> None:
-        import torch
-
-        torch.manual_seed(options.seed)
-        # Two threads with one core each wait less for one another than one operation on both cores.
-        torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(2)
-        self.options, self._start, self._model = options, start, folder.model
-        self._tokenizer = open_tokenizer(folder.path / TOKENIZER)
-        self.network = Network(folder.path, start, options.rank, options.first)
-        self._weights = self.network.parameters()
-        self._optimizer = torch.optim.AdamW(self._weights, options.rate, betas=(0.9, 0.98), weight_decay=0.01)
-        space = LanguageSpace(profile)
-        self._directions = torch.from_numpy(space._directions)
-        self._centres = (torch.from_numpy(space._query_centre), torch.from_numpy(space._passage_centre))
-        self._earlier, self._earlier_topics = torch.zeros(0, len(space._query_centre)), list[str]()
-        self.steps, self.done = 0, 0.0
-
-    def step(self, items: Sequence[Item], code: Sequence[Item]) -> tuple[float, ...]:
-        """Learn from a batch.
-
-        Returns:
-            The contrastive loss both ways, the one among questions, the drift, and how many questions found
-            their passage first.
-        """
-        import torch
-        from torch.nn.functional import cross_entropy, softplus
-
-        options, began = self.options, time.monotonic()
-        self._set_rate()
-        every = [*items, *code]
-        asked = [(text, lang, at) for at, item in enumerate(every) for text, lang in item.questions]
-        sides = (
-            self._tokens(self._model.query_prefix, [text for text, _, _ in asked], options.query_tokens),
-            self._tokens(
-                self._model.passage_prefix, [item.passage[0] for item in every], options.passage_tokens
-            ),
-        )
-        vectors, outputs, leaves = self._encode_parts(sides)
-        questions, passages = self._neutral(vectors[0], 0), self._neutral(vectors[1], 1)
-        of = torch.tensor([at for _, _, at in asked])
-        similar = questions @ passages.T
-        same_title = torch.tensor(
-            [[i is not j and i.title == j.title for j in every] for i in every], dtype=torch.bool
-        )[of]
-        scores = (similar / options.temperature).masked_fill(same_title, -1e4)
-        same_topic = torch.tensor(
-            [[every[at].topic == topic for topic in self._earlier_topics] for _, _, at in asked],
-            dtype=torch.bool,
-        )
-        old = (questions @ self._earlier.T / options.temperature).masked_fill(same_topic, -1e4)
-        # Each passage counts the same, however many questions it has.
-        weights = 1 / torch.bincount(of, minlength=len(every))[of].float()
-        weights /= weights.sum()
-        found = torch.cat([scores, old], 1)
-        forwards = (cross_entropy(found, of, reduction="none") * weights).sum()
-        mine = of[None] == torch.arange(len(every))[:, None]
-        others = scores.T.masked_fill(mine, -1e4).logsumexp(1)[of]
-        backwards = (softplus(others - scores[torch.arange(len(of)), of]) * weights).sum()
-        alike = self._alike(questions, of, same_title)
-        drift = self._drift(asked, every, sides, similar)
-        loss = forwards + options.backwards * backwards + options.align * alike + options.distill * drift
-        self._optimizer.zero_grad(set_to_none=False)
-        loss.backward()  # type: ignore[no-untyped-call]
-        ways = zip(outputs, leaves, strict=True)
-        list(self._pool.map(lambda way: torch.autograd.backward(way[0], way[1].grad), ways))
-        torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
-        self._optimizer.step()
-        self.network.merge()
-        kept = passages.detach()[: len(items)]
-        self._earlier = torch.cat([kept, self._earlier])[: options.earlier]
-        self._earlier_topics = [*(item.topic for item in items), *self._earlier_topics][: options.earlier]
-        self.steps += 1
-        self.done += (time.monotonic() - began) / 60 / options.minutes
-        first = (found.argmax(1) == of).float().mean()
-        return tuple(value.item() for value in (forwards, backwards, alike, drift, first))
-
-    def _set_rate(self) -> None:
-        cosine = 0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, self.done)))
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.options.rate * min(1.0, (self.steps + 1) / self.options.warm_up) * cosine
-
-    def _alike(self, questions: torch.Tensor, of: torch.Tensor, same_title: torch.Tensor) -> torch.Tensor:
-        """How badly a question finds itself in other languages among all questions."""
-        import torch
-        from torch.nn.functional import softplus
-
-        scores = questions @ questions.T / self.options.temperature
-        together = of[:, None] == of[None]
-        wrong = scores.masked_fill(together | same_title[:, of], -1e4).logsumexp(1)
-        left, right = (together & ~torch.eye(len(of), dtype=torch.bool)).nonzero(as_tuple=True)
-        return softplus(wrong[left] - scores[left, right]).mean() if len(left) else scores.new_zeros(())
-
-    def _drift(
-        self,
-        asked: Sequence[tuple[str, str, int]],
-        every: Sequence[Item],
-        sides: tuple[list[list[int]], list[list[int]]],
-        similar: torch.Tensor,
-    ) -> torch.Tensor:
-        """How far similarities within a language, and to code, have moved from where they began."""
-        import torch
-
-        own = [k for k, (_, lang, at) in enumerate(asked) if every[at].passage[1] in (lang, CODE)][-28:]
-        if not own:
-            return similar.new_zeros(())
-        answers = [asked[k][2] for k in own]
-        self.network.merge(learnt=False)
-        with torch.no_grad():
-            before = [
-                self._neutral(self._encode([side[at] for at in places]), number)
-                for number, (side, places) in enumerate(zip(sides, (own, answers), strict=True))
-            ]
-        self.network.merge()
-        one = [[every[at].passage[1] in (asked[k][1], CODE) for at in answers] for k in own]
-        moved = (similar[own][:, answers] - before[0] @ before[1].T) / self.options.temperature
-        return (moved[torch.tensor(one)] ** 2).mean()
-
-    def _tokens(self, prefix: str, texts: Sequence[str], longest: int) -> list[list[int]]:
-        self._tokenizer.enable_truncation(longest)
-        return [e.ids for e in self._tokenizer.encode_batch_fast([clean(prefix + text) for text in texts])]
-
-    def _encode(self, texts: list[list[int]]) -> torch.Tensor:
-        import torch
-
-        def forward(batch: list[int]) -> torch.Tensor:
-            with torch.no_grad():  # holds for one thread only
-                return self.network([texts[at] for at in batch])
-
-        order = list(batches([len(text) for text in texts], 2048))
-        rows = torch.cat(list(self._pool.map(forward, order)))
-        return rows[torch.argsort(torch.tensor([at for batch in order for at in batch]))]
-
-    def _encode_parts(
-        self, sides: Sequence[list[list[int]]]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-        """Vectors of both sides; beside them the outputs of each part and what their gradients arrive at."""
-        import torch
-
-        parts = [
-            (side, batch)
-            for side, texts in enumerate(sides)
-            for batch in batches([len(text) for text in texts], 1600)
-        ]
-        parts.sort(key=lambda part: -sum(len(sides[part[0]][at]) for at in part[1]))
-        outputs = list(
-            self._pool.map(lambda part: self.network([sides[part[0]][at] for at in part[1]]), parts)
-        )
-        leaves = [output.detach().requires_grad_() for output in outputs]
-        vectors = []
-        for side in range(len(sides)):
-            order = [at for which, batch in parts if which == side for at in batch]
-            mine = torch.cat([leaf for leaf, part in zip(leaves, parts, strict=True) if part[0] == side])
-            vectors.append(mine[torch.argsort(torch.tensor(order))])
-        return vectors, outputs, leaves
-
-    def _neutral(self, vectors: torch.Tensor, side: int) -> torch.Tensor:
-        """As `LanguageSpace.queries` (side 0) and `LanguageSpace.passages` (side 1), with a gradient."""
-        import torch
-
-        moved = vectors - self._centres[side]
-        moved = moved - (moved @ self._directions.T) @ self._directions
-        return torch.nn.functional.normalize(moved, dim=1)
-
-    def factors(self) -> dict[str, Factors]:
-        """What was learnt in this stage, as `Adapter.factors`."""
-        return {
-            name: (change.a.detach().numpy().copy(), change.b.detach().numpy().copy())
-            for name, change in self.network.changes.items()
-        }
-
-    def save(self, file: Path, drawing: object) -> None:
-        """Keep everything that is needed to go on, beside the state of what draws the batches."""
-        import torch
-
-        state = {
-            "weights": [weight.detach() for weight in self._weights],
-            "optimizer": self._optimizer.state_dict(),
-            "steps": self.steps,
-            "done": self.done,
-            "drawing": drawing,
-        }
-        new = file.with_suffix(".new")
-        torch.save(state, new)
-        new.replace(file)
-
-    def resume(self, file: Path) -> Any:
-        """Go on from what `save` kept; returns its `drawing`."""
-        import torch
-
-        state = torch.load(file, weights_only=False)  # a file of our own
-        with torch.no_grad():
-            for weight, kept in zip(self._weights, state["weights"], strict=True):
-                weight.copy_(kept)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.steps, self.done = state["steps"], state["done"]
-        self.network.merge()
-        return state["drawing"]
-
-
 def join(first: Mapping[str, Factors], second: Mapping[str, Factors], share: float) -> dict[str, Factors]:
     """One adapter that does what `first` and a `share` of `second` do: exactly, with the ranks added up."""
     joined = {name: (a, b) for name, (a, b) in first.items()}
@@ -604,7 +217,64 @@ def measured() -> set[int]:
     }
 
 
-def _sections(work: Path) -> list[Section]:
+class Draw:
+    """Batches by their number, from texts.
+
+    Args:
+        items: The sections.
+        code: Functions.
+        tokenizer: Of the model.
+        options: How to train.
+        device: Where to.
+    """
+
+    def __init__(
+        self, items: Items, code: Sequence[Item], tokenizer: Tokenizer, options: Options, device: str
+    ) -> None:
+        self._items, self._code, self._options, self._device = items, code, options, device
+        self._tokenizer = tokenizer
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step."""
+        options = self._options
+        items = self._items.batch(step)
+        code = self._items.random.sample(self._code, min(options.code, len(self._code)))
+        return self.of(items, code)
+
+    def of(self, items: Sequence[Item], code: Sequence[Item]) -> Batch:
+        """The batch of some items."""
+        options = self._options
+        tokens = (
+            tokens_of(self._tokenizer, QUERY, options.query_tokens),
+            tokens_of(self._tokenizer, PASSAGE, options.passage_tokens),
+        )
+        return batch_of(items, code, tokens, options.held, self._device)
+
+
+def tokens_of(tokenizer: Tokenizer, prefix: str, longest: int) -> Callable[[Sequence[str]], list[list[int]]]:
+    """What makes token ids of texts, the prefix put before them."""
+    from indexer.embed.tokens import clean
+
+    def tokens(texts: Sequence[str]) -> list[list[int]]:
+        tokenizer.enable_truncation(longest)
+        return [e.ids for e in tokenizer.encode_batch_fast([clean(prefix + text) for text in texts])]
+
+    return tokens
+
+
+def weights_of(rows: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]], start: Adapter) -> dict[str, Any]:
+    """Weights with an adapter added."""
+    start.check({name: array.shape for name, array in rows.items()})
+    return {name: np.concatenate([*start.add(name, iter([array]))]) for name, array in rows.items()}
+
+
+def loss_of(space: LanguageSpace, options: Options, device: str) -> Loss:
+    """The loss in a model's language-neutral space."""
+    centres = np.stack([space._query_centre, space._passage_centre])
+    return Loss(centres, space._directions, options, device)
+
+
+def sections_of(work: Path) -> list[Section]:
     """All texts of both stages, less what overlaps the books; kept in a file, since it takes minutes."""
     file = work / "sections.pickle"
     if not file.exists():
@@ -617,53 +287,180 @@ def _sections(work: Path) -> list[Section]:
     return sections
 
 
-def main() -> None:
-    """Fetch, train, write."""
-    parser = argparse.ArgumentParser(description="Refine the adapter of the bundled language model.")
-    parser.add_argument("--work", type=Path, required=True, help="folder for packages and the model (6 GB)")
-    parser.add_argument("--start", type=Path, required=True, help="the adapter that train_adapter.py wrote")
-    parser.add_argument("--out", type=Path, default=bundled.ADAPTER, help="file to write")
-    parser.add_argument("--minutes", type=float, default=Options.minutes)
-    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run has kept")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    options = Options(minutes=arguments.minutes)
-    items = Items(_sections(arguments.work), options)
-    _log.info("%s sections", {name: len(found) for name, found in items.sections.items()})
-    code = [
-        Item(((pair.query, "en"),), (pair.passage, CODE), pair.topic, pair.query)
-        for pair in functions(options.seed)
-    ]
-    start = Adapter(arguments.start.read_bytes())
-    started = published(arguments.work / "started", start)
-    profile = compute_profile(TransformerEncoder(started, device="cpu"))
-    refiner = Refiner(published(arguments.work / "published"), start, profile, options)
-    kept = arguments.work / "refined.pt"
-    if arguments.resume:
-        items.random.setstate(refiner.resume(kept))
-    recent: list[tuple[float, ...]] = []
-    saved = time.monotonic()
-    while refiner.done < 1:
-        losses = refiner.step(items.batch(options.sections), items.random.sample(code, options.code))
-        recent = [*recent[-19:], losses]
-        if refiner.steps % 20 == 0:
-            means = " ".join(f"{mean:.3f}" for mean in np.mean(recent, axis=0))
-            _log.info("step %d, %.0f%%: %s", refiner.steps, 100 * refiner.done, means)
-        if time.monotonic() - saved > _SAVE_EVERY_S or refiner.done >= 1:
-            refiner.save(kept, items.random.getstate())
-            saved = time.monotonic()
-    notes = {
-        "model": bundled.DATA_SHA256,
-        "options": json.dumps(asdict(options), sort_keys=True),
-        "start": hashlib.sha256(arguments.start.read_bytes()).hexdigest(),
-        "packages": json.dumps(adapter_corpus.versions(arguments.work), sort_keys=True),
+def packed_config(pack: Pack) -> dict[str, Any]:
+    """What `Network` has to know of a packed model."""
+    header = pack.model().header
+    return {
+        "num_attention_heads": header.heads,
+        "layer_norm_eps": header.epsilon,
+        "num_hidden_layers": header.layers,
     }
-    data = pack(join(start.factors, refiner.factors(), options.share), notes)
-    arguments.out.write_bytes(data)
-    _log.info("%s: %d bytes, SHA-256 %s", arguments.out, len(data), hashlib.sha256(data).hexdigest())
+
+
+def packed_weights(pack: Pack) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """The published weights of a packed model."""
+    model = pack.model()
+    return {name: np.concatenate([*model.rows(name)]) for name in model.tensors}
+
+
+def chosen(options: Options, changes: Sequence[str]) -> Options:
+    """Options with some of them changed.
+
+    Args:
+        options: To begin with.
+        changes: Each a name, =, and a value as JSON has it.
+
+    Raises:
+        ValueError: There is no such option.
+    """
+    given: dict[str, Any] = {
+        name: json.loads(value) for name, _, value in (change.partition("=") for change in changes)
+    }
+    unknown = given.keys() - {field.name for field in dataclasses.fields(Options)}
+    if unknown:
+        raise ValueError(f"there is no option {', '.join(sorted(unknown))}")
+    for name, value in given.items():
+        if isinstance(value, list):
+            given[name] = tuple(value)
+    return replace(options, **given)
+
+
+def train(refiner: Refiner, batches: Any, kept: Path | None, out: Callable[[], None]) -> None:
+    """Take steps until it is done, and keep what was learnt every few minutes.
+
+    Args:
+        refiner: What learns.
+        batches: What it learns from.
+        kept: Where everything that is needed to go on is kept, if anywhere.
+        out: Writes what was learnt so far.
+    """
+    import torch
+
+    recent: list[torch.Tensor] = []
+    refiner.start()
+    saved = began = time.monotonic()
+    first = refiner.steps
+    for batch in batches:
+        recent = [*recent[-19:], refiner.step(batch)]
+        if refiner.steps % 20 == 0 or refiner.steps - first in (1, 2, 5) or refiner.done >= 1:
+            means = " ".join(f"{mean:.3f}" for mean in torch.stack(recent).mean(0).tolist())
+            speed = 60 * (refiner.steps - first) / (time.monotonic() - began)
+            _log.info("step %d, %.0f%%, %.1f a minute: %s", refiner.steps, 100 * refiner.done, speed, means)
+        if time.monotonic() - saved > _SAVE_EVERY_S or refiner.done >= 1:
+            if kept is not None:
+                new = kept.with_suffix(".new")
+                torch.save(refiner.state(), new)
+                new.replace(kept)
+            out()
+            saved = time.monotonic()
+        if refiner.done >= 1:
+            return
+
+
+def go_on(refiner: Refiner, file: Path) -> None:
+    """Go on from a file that an earlier run has kept: all of its state, or what it had learnt alone."""
+    if file.suffix == ".safetensors":
+        from indexer.embed.adapter import Adapter
+
+        refiner.network.take(Adapter(file.read_bytes()).factors)
+    else:
+        import torch
+
+        refiner.resume(torch.load(file, weights_only=False))  # a file of our own
+
+
+def main() -> None:
+    """Fetch or unpack, train, write."""
+    bare()
+    from indexer.embed.adapter import Adapter, pack
+    from indexer.embed.space import LanguageSpace
+
+    parser = argparse.ArgumentParser(description="Refine the adapter of the bundled language model.")
+    parser.add_argument("--work", type=Path, help="folder for packages and the model (6 GB)")
+    parser.add_argument("--pack", type=Path, nargs="+", help="what adapter_pack.py made, instead")
+    parser.add_argument("--start", type=Path, help="the adapter that train_adapter.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--steps", type=int, help="so many steps instead of so many minutes")
+    parser.add_argument("--set", nargs="*", default=[], help="options of training, as rate=0.0004")
+    parser.add_argument("--processes", type=int, default=0, help="that draw what is learnt from")
+    parser.add_argument("--kept", type=Path, help="file for everything that is needed to go on")
+    parser.add_argument("--resume", type=Path, nargs="?", const=Path(), help="go on with what was kept")
+    arguments = parser.parse_args()
+    if (arguments.work is None) == (arguments.pack is None) or (arguments.work and not arguments.start):
+        parser.error("either --work and --start, or --pack")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options = chosen(Options() if arguments.pack is None else LARGE, arguments.set)
+    options = replace(
+        options, minutes=arguments.minutes or options.minutes, steps=arguments.steps or options.steps
+    )
+    packed = Pack(arguments.pack) if arguments.pack else None
+    start = Adapter(arguments.start.read_bytes() if packed is None else packed.start())
+    items = Items(sections_of(arguments.work) if packed is None else packed.sections(), options)
+    _log.info("%s sections", {name: len(found) for name, found in items.sections.items()})
+    if packed is None:
+        from safetensors.numpy import load_file
+
+        from indexer.embed.folder import CONFIG, TOKENIZER, WEIGHTS
+        from indexer.embed.space import compute_profile
+        from indexer.embed.tokens import open_tokenizer
+        from indexer.embed.transformer import TransformerEncoder
+
+        started = published(arguments.work / "started", start)
+        profile = compute_profile(TransformerEncoder(started, device="cpu"))
+        folder = published(arguments.work / "published").path
+        described = [(pair.query, pair.passage, pair.topic) for pair in functions(options.seed)]
+        tokenizer, rows = open_tokenizer(folder / TOKENIZER), load_file(folder / WEIGHTS)
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kept = arguments.work / "refined.pt"
+    else:
+        profile, described, tokenizer = packed.profile(), packed.code(), packed.tokenizer()
+        rows, config, kept = packed_weights(packed), packed_config(packed), arguments.kept
+    code = [Item(((query, "en"),), (source, CODE), topic, query) for query, source, topic in described]
+    draw = Draw(items, code, tokenizer, options, arguments.device)
+    resumed = arguments.resume and (kept if arguments.resume == Path() else arguments.resume)
+    # Steps that an earlier run took are not taken again; after weights alone it is a new run.
+    first = 0
+    if resumed and resumed.suffix != ".safetensors":
+        import torch
+
+        first = int(torch.load(resumed, weights_only=False, map_location="cpu")["steps"])
+    batches = rounds(draw, first, arguments.processes)
+    if arguments.processes:
+        # Before the GPU is touched, since that does not survive a fork.
+        import itertools
+
+        batches = itertools.chain([next(batches)], batches)
+    import torch
+
+    torch.manual_seed(options.seed)
+    network = Network(weights_of(rows, start), config, options, arguments.device)
+    del rows
+    refiner = Refiner(network, loss_of(LanguageSpace(profile), options, arguments.device), options)
+    if resumed:
+        go_on(refiner, resumed)
+    notes = {
+        "options": json.dumps(asdict(options), sort_keys=True),
+        "start": hashlib.sha256(
+            arguments.start.read_bytes() if packed is None else packed.start()
+        ).hexdigest(),
+    }
+
+    def out() -> None:
+        learnt = network.factors(options.rank)
+        if packed is None:
+            notes["packages"] = json.dumps(adapter_corpus.versions(arguments.work), sort_keys=True)
+            learnt = join(start.factors, learnt, options.share)
+        data = pack(learnt, {**notes, "steps": str(refiner.steps)})
+        arguments.out.write_bytes(data)
+        _log.info("%s: %d bytes, SHA-256 %s", arguments.out, len(data), hashlib.sha256(data).hexdigest())
+
+    train(refiner, batches, kept, out)
 
 
 if __name__ == "__main__":
     # Read when libgomp is loaded: its threads else wait for one another in a busy loop.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     main()

@@ -30,16 +30,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from adapter_corpus import Section, Text, fetch, sections, versions
 
-from indexer.embed import bundled
-from indexer.embed.adapter import Adapter, Factors, pack
-from indexer.embed.folder import TOKENIZER, ModelFolder
-from indexer.embed.space import LanguageSpace, compute_profile
-from indexer.embed.tokenized import batches
-from indexer.embed.tokens import clean, open_tokenizer
-from indexer.embed.transformer import TransformerEncoder
-
 if TYPE_CHECKING:
     import torch
+
+    from indexer.embed.adapter import Adapter, Factors
+    from indexer.embed.folder import ModelFolder
 
 ROOT = Path(__file__).parent.parent
 
@@ -279,6 +274,9 @@ class Trainer:
     def __init__(self, folder: ModelFolder, profile: bytes, options: Options) -> None:
         import torch
 
+        from indexer.embed.folder import TOKENIZER
+        from indexer.embed.space import LanguageSpace
+        from indexer.embed.tokens import open_tokenizer
         from indexer.embed.transformer import load_transformer
 
         self.options = options
@@ -366,6 +364,8 @@ class Trainer:
         }
 
     def _tokens(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        from indexer.embed.tokens import clean
+
         sides = []
         for prefix, texts, longest in (
             (self._model_info.query_prefix, [pair.query for pair in pairs], self.options.query_tokens),
@@ -385,6 +385,8 @@ class Trainer:
         """
         import torch
 
+        from indexer.embed.tokenized import batches
+
         parts = [
             (side, [texts[at] for at in batch], batch)
             for side, texts in enumerate((queries, passages))
@@ -402,6 +404,8 @@ class Trainer:
 
     def _encode(self, texts: list[list[int]]) -> torch.Tensor:
         import torch
+
+        from indexer.embed.tokenized import batches
 
         order = list(batches([len(text) for text in texts], 2048))
         rows = torch.cat([self._forward([texts[at] for at in batch]) for batch in order])
@@ -461,8 +465,12 @@ def published(target: Path, adapter: Adapter | None = None) -> ModelFolder:
     """The bundled model as it was published, or with an adapter, converted into a folder.
 
     Raises:
-        FatalError: Its package is not installed.
+        FileNotFoundError: Its package is not installed.
+        FatalError: It is damaged.
     """
+    from indexer.embed import bundled
+    from indexer.embed.folder import ModelFolder
+
     source = bundled.source_path()
     if source is None:
         raise FileNotFoundError(f"the package {bundled.PACKAGE} is not installed")
@@ -473,6 +481,11 @@ def published(target: Path, adapter: Adapter | None = None) -> ModelFolder:
 
 def main() -> None:
     """Fetch, train, write."""
+    from indexer.embed import bundled
+    from indexer.embed.adapter import pack
+    from indexer.embed.space import compute_profile
+    from indexer.embed.transformer import TransformerEncoder
+
     parser = argparse.ArgumentParser(description="Train the adapter of the bundled language model.")
     parser.add_argument("--work", type=Path, required=True, help="folder for packages and the model (3 GB)")
     parser.add_argument("--out", type=Path, default=bundled.ADAPTER, help="file to write")

@@ -39,6 +39,7 @@ MARKER = "xenolithmarker"
 TEXT = "The keeper of the lighthouse trims the lamp at dusk and writes the weather down."
 
 UNSUPPORTED, TOO_LARGE, NO_TEXT = "Not a supported format", "Too large", "No text"
+NO_FILE = "Not a plain file"
 SLOW = ("Took too long", "Needs too much memory")
 
 
@@ -47,7 +48,7 @@ class Hostile(NamedTuple):
 
     Attributes:
         path: Below the folder.
-        ends: ``out`` for what is no file of the library at all: neither indexed nor listed.
+        ends: ``out`` for what is neither indexed nor listed: gone, in a folder that is, or a link inside.
         titles: Of the problem, one of these.
     """
 
@@ -431,9 +432,10 @@ def _kinds(folder: Path, outside: Path) -> list[Hostile]:
         ("proc.txt", "/proc/self/environ"),
     ):
         (folder / name).symlink_to(goal)
-        made.append(Hostile(name, "out"))
+        out = goal.startswith("/")
+        made.append(Hostile(name, "skipped", ("A link",)) if out else Hostile(name, "out"))
     os.mkfifo(folder / "fifo.txt")
-    made.append(Hostile("fifo.txt", "out"))
+    made.append(Hostile("fifo.txt", "skipped", (NO_FILE,)))
     with socket.socket(socket.AF_UNIX) as bound:
         here = Path.cwd()
         os.chdir(folder)  # a socket's name has to be short
@@ -441,11 +443,11 @@ def _kinds(folder: Path, outside: Path) -> list[Hostile]:
             bound.bind("socket.txt")
         finally:
             os.chdir(here)
-    made.append(Hostile("socket.txt", "out"))
+    made.append(Hostile("socket.txt", "skipped", (NO_FILE,)))
     if os.geteuid() == 0:
         try:
             os.mknod(folder / "device.txt", stat.S_IFCHR | 0o600, os.makedev(1, 5))  # zeros without an end
-            made.append(Hostile("device.txt", "out"))
+            made.append(Hostile("device.txt", "skipped", (NO_FILE,)))
         except PermissionError:
             pass
     else:
@@ -454,7 +456,11 @@ def _kinds(folder: Path, outside: Path) -> list[Hostile]:
         made.append(Hostile("closed.txt", "failed", ("No permission",)))
     if sys.platform == "linux":
         made.append(Hostile(_deep(folder, 4090, f"{TEXT} Deep.\n"), "indexed"))
-        made.append(Hostile(_deep(folder, 4600, f"{TEXT} Deeper.\n"), "out"))
+        deeper = Path(_deep(folder, 4600, f"{TEXT} Deeper.\n"))
+        made.append(Hostile(str(deeper), "out"))
+        # The first folder that cannot be looked into stands for all that is in it.
+        far = [above for above in deeper.parents if len(os.fsencode(folder / above)) > 4095]
+        made.append(Hostile(str(far[-1]), "skipped", ("Path too long",)))
     return made
 
 
@@ -579,7 +585,7 @@ def run(base: Path, *, deep: int = 100_000, timeout: float = 300) -> Ended:
     ended.made += [
         Hostile("growing.txt", "indexed"),
         Hostile("vanishing.txt", "out"),
-        Hostile("swapped", "out"),
+        Hostile("swapped", "skipped", ("A link",)),
     ]
     wanted = sum(file.ends != "out" for file in ended.made)
     command = [sys.executable, "-m", "tests.hostile", "--inside", str(base), str(wanted)]

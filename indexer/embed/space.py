@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.errors import FatalError
-from indexer.settings import cache_dir, private_folder
 
 if TYPE_CHECKING:
     from indexer.embed import Encoder, Vectors
@@ -217,6 +216,8 @@ def install_profile(encoder: Encoder) -> LanguageSpace:
     Raises:
         FatalError: It cannot be written.
     """
+    from indexer.settings import private_folder
+
     profile = compute_profile(encoder)
     file = _installed(encoder.info.key)
     try:
@@ -232,6 +233,9 @@ def install_profile(encoder: Encoder) -> LanguageSpace:
 
 
 def _installed(model_key: str) -> Path:
+    # Here, so that training, where little else is installed, can use a space.
+    from indexer.settings import cache_dir
+
     return cache_dir() / "profiles" / f"{model_key}.npz"
 
 

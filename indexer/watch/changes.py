@@ -134,7 +134,7 @@ def settle(merged: Merged, place: Callable[[str], Rules | None]) -> list[FileCha
                 upserts.append(FileChange(kind="upsert", path=path, root=root))
             return
         is_dir = stat.S_ISDIR(info.st_mode)
-        wanted = (is_dir or stat.S_ISREG(info.st_mode)) and rules.ignored(path, is_dir) is None
+        wanted = (is_dir or rules.told(path, info.st_mode)) and rules.ignored(path, is_dir) is None
         if not wanted:
             removes.append(FileChange(kind="remove", path=path, root=root, is_dir=whole))
         elif is_dir or whole:

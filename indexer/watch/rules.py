@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -231,6 +232,25 @@ class Rules:
             inside = self._folder(f"{head}{os.sep}{name}" if head else name)
             return inside if isinstance(inside, str) else None
         return reason
+
+    def told(self, path: str, mode: int) -> bool:
+        """Whether the list of files has something that is no folder: a file, or what is told to be none.
+
+        A link to what is in this root too is not told of: that is found where it is. It is not followed to
+        see what is there, so that a link to a link that leads out is not told of either, but the second is.
+
+        Args:
+            path: Absolute path at or below the root.
+            mode: Of `os.lstat`.
+        """
+        if not stat.S_ISLNK(mode):
+            return not stat.S_ISDIR(mode)
+        try:
+            goal = os.readlink(path)  # noqa: PTH115
+        except OSError:
+            return False
+        there = os.path.normpath(os.path.join(os.path.dirname(path), goal))  # noqa: PTH118, PTH120
+        return not f"{there}{os.sep}".startswith(self.root.rstrip(os.sep) + os.sep)
 
     def folder(self, path: str) -> FolderRules | None:
         """The rules of a folder at or below the root; None when it is ignored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
 import os
 import stat
@@ -23,7 +24,7 @@ _MOUNT_PARENTS = ("/media/", "/mnt/", "/run/media/", "/Volumes/")
 
 
 class Entry(NamedTuple):
-    """A file found by `scan`, or a place that could not be looked at (`error` set, sizes 0).
+    """What `scan` found that is no folder, or a place that could not be looked at (`error` set, sizes 0).
 
     Attributes:
         path: Absolute path; bytes that are not UTF-8 are surrogate escapes, as everywhere in Python.
@@ -50,7 +51,8 @@ def scan(rules: Rules, below: str | None = None) -> Iterator[Entry]:
     """Walk a root, or a part of it, leaving out what the rules ignore.
 
     Links are never followed, neither to files nor to folders: what a link points at either lies in the
-    root and is found there, or lies outside and was not chosen. FIFOs, sockets and devices are left out.
+    root and is found there, or lies outside and was not chosen. Links that lead out, FIFOs, sockets and
+    devices are told of like files, so that a person learns why they are not read; they are not opened.
     Folders and files that vanish meanwhile are simply not there.
 
     Args:
@@ -88,10 +90,9 @@ def _walk(
             return
         if rules.ignored(start, stat.S_ISDIR(info.st_mode)) is not None:
             return
-        if stat.S_ISREG(info.st_mode):
-            yield start, info
-            return
         if not stat.S_ISDIR(info.st_mode):
+            if rules.told(start, info.st_mode):
+                yield start, info
             return
         above = rules.folder(os.path.dirname(start))  # noqa: PTH120
         if above is None:
@@ -166,8 +167,13 @@ def _list(
                     and name not in ODD_NAMES
                 ) or ignored(name, False) is None:
                     found[name] = entry, _FILE
-            elif entry.is_dir(follow_symlinks=False) and ignored(name, True) is None:
-                found[name + os.sep] = entry, _FOLDER  # what is in it comes behind name and separator
+            elif entry.is_dir(follow_symlinks=False):
+                if ignored(name, True) is None:
+                    found[name + os.sep] = entry, _FOLDER  # what is in it comes behind name and separator
+            elif ignored(name, False) is None and (
+                not entry.is_symlink() or rules.told(entry.path, stat.S_IFLNK)
+            ):
+                found[name] = entry, _FILE
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -243,9 +249,10 @@ def sweep(
             holds says that it is ignored; see `Watcher.follow`.
 
     Yields:
-        An upsert for each new file and each whose size or time differs, while the walk goes on; then a
-        remove for each known file that is gone or ignored now. Files below a folder that could not be
-        looked at are neither. Upserts come first, so that a moved file is recognised by its content.
+        An upsert for each new file and each whose size or time differs, while the walk goes on, and for each
+        folder that could not be looked at, where the catalog does not have it; then a remove for each known
+        file that is gone or ignored now. Files below a folder that could not be looked at are neither.
+        Upserts come first, so that a moved file is recognised by its content.
 
     Raises:
         ShortageError: As for `scan`.
@@ -258,6 +265,13 @@ def sweep(
     for path, info in _walk(rules, below, entering):
         if isinstance(info, str):
             unseen.append(path)
+            raw = os.fsencode(path)
+            while row is not None and row[0] <= raw:  # a folder's own name comes before what is in it
+                left.append(row[0])
+                row = next(rows, None)
+            place = bisect.bisect_left(left, raw)
+            if path != root and left[place : place + 1] != [raw]:
+                yield FileChange(kind="upsert", path=path, root=root)
             continue
         raw = path.encode(_ENCODING, _ERRORS)  # os.fsencode, without its calls
         while row is not None and row[0] < raw:
@@ -282,6 +296,6 @@ def sweep(
 def _wanted(rules: Rules, path: str) -> bool:
     """Whether there is a file after all: it may have come, and been indexed, behind the walk's back."""
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode) and rules.ignored(path, False) is None
+        return rules.told(path, os.lstat(path).st_mode) and rules.ignored(path, False) is None
     except OSError:
         return False

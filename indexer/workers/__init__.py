@@ -4,7 +4,7 @@ A file of very many chunks comes in pieces, which the service keeps on disk: see
 """
 
 from indexer.workers.pool import CHILD_ARGUMENT, CrashedError, PoolClosedError, WorkerPool
-from indexer.workers.reading import FileChangedError, FileGoneError
+from indexer.workers.reading import FileChangedError, FileGoneError, not_a_file, unreadable
 from indexer.workers.results import LARGE_CHUNKS, PIECE_CHUNKS, ChunkFile, ChunkMemory, Hashed, Prepared
 
 __all__ = [
@@ -20,4 +20,6 @@ __all__ = [
     "PoolClosedError",
     "Prepared",
     "WorkerPool",
+    "not_a_file",
+    "unreadable",
 ]

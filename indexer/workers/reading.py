@@ -173,10 +173,27 @@ def read(path: Path, descriptor: int, max_bytes: int, use: Callable[[bytes], obj
     return after
 
 
-def not_a_file(path: Path) -> FileError:
-    """The error for links, pipes and devices."""
-    message = "It is a link, a pipe or a device; only plain files are read."
-    return FileError(path, "Not a plain file", message, kind="skipped")
+def not_a_file(path: Path, mode: int = 0) -> FileError:
+    """The error for links, pipes and devices.
+
+    Args:
+        path: Where it is.
+        mode: What the system says it is; 0 where that is not known.
+    """
+    if stat.S_ISLNK(mode):
+        message = (
+            "It points to something outside of this folder, which is not read. "
+            "Add what it points to as a folder of its own to have it read."
+        )
+        return FileError(path, "A link", message, kind="skipped")
+    kinds = {
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    what = kinds.get(stat.S_IFMT(mode), "a link, a pipe or a device")
+    return FileError(path, "Not a plain file", f"It is {what}; only plain files are read.", kind="skipped")
 
 
 def _too_large(path: Path, size: int, limit: int) -> FileError:
@@ -199,5 +216,8 @@ def unreadable(path: Path, error: OSError) -> FileError:
         case errno.EACCES | errno.EPERM:
             message = "You have no permission to read it. Change its permissions, then try again."
             return FileError(path, "No permission", message)
+        case errno.ENAMETOOLONG:
+            message = "Its path is longer than the system can open. Move it to a folder further up."
+            return FileError(path, "Path too long", message, kind="skipped")
     message = f"The system could not read it: {error.strerror}."
     return FileError(path, "Could not be read", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -41,7 +42,7 @@ def test_entries_carry_what_the_catalog_compares(tmp_path: Path) -> None:
     assert list(scan(rules(tmp_path))) == [Entry(str(file), 5, info.st_mtime_ns, info.st_ino, info.st_dev)]
 
 
-def test_links_and_special_files_are_left_out(tmp_path: Path) -> None:
+def test_links_are_not_followed_and_what_is_no_file_is_told_of(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     (root / "sub" / "real").write_text("x")
@@ -50,12 +51,49 @@ def test_links_and_special_files_are_left_out(tmp_path: Path) -> None:
     (root / "out").symlink_to(tmp_path)
     (root / "sub" / "loop").symlink_to(root)
     (root / "dangling").symlink_to("nowhere")
+    (root / "sub" / "up").symlink_to("../../secret")
+    (root / "sub" / "beside").symlink_to("../../root.old")
+    (root / ".hidden.swp").symlink_to("/")
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(root / "socket"))
-        assert paths(root) == {"sub/real"}
-    assert list(scan(rules(root), str(root / "out"))) == []
-    assert list(scan(rules(root), str(root / "fifo"))) == []
+        assert paths(root) == {"sub/real", "out", "sub/up", "sub/beside", "fifo", "socket"}
+    (entry,) = scan(rules(root), str(root / "out"))
+    assert entry.size == os.lstat(root / "out").st_size
+    assert [entry.path for entry in scan(rules(root), str(root / "fifo"))] == [str(root / "fifo")]
+    assert list(scan(rules(root), str(root / "link"))) == []
+    known = [Entry(str(root / name), -1, 0, 0, 0) for name in ("link", "out", "sub/real")]
+    changes = {
+        (change.kind, str(Path(change.path).relative_to(root)))
+        for change in sweep(rules(root), ordered(known, root))
+    }
+    assert ("remove", "link") in changes
+    assert {("upsert", "out"), ("upsert", "fifo"), ("upsert", "sub/real")} < changes
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "a!", "a/b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.txt").write_text("x")
+    real = os.scandir
+
+    def refuse(path: str) -> object:
+        if path == str(tmp_path / "a"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.watch.walk.os.scandir", refuse)
+        told = {change.path for change in sweep(rules(tmp_path), []) if change.kind == "upsert"}
+        assert told == {str(tmp_path / name) for name in ("a", "a!/x.txt", "c/x.txt")}
+        known = list(scan(rules(tmp_path)))
+        assert list(sweep(rules(tmp_path), ordered(known, tmp_path))) == []
+    again = {(c.kind, c.path) for c in sweep(rules(tmp_path), ordered(known, tmp_path))}
+    assert again == {("remove", str(tmp_path / "a"))} | {
+        ("upsert", str(tmp_path / "a" / name)) for name in ("x.txt", "b/x.txt")
+    }
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
