@@ -19,7 +19,7 @@ _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes by serial type
 
 
 def rows(file: Path, page_size: int) -> Iterator[tuple[int, list[Value]]]:
-    """Ids and values of the rows in leaves of tables that lie within one page; texts as bytes, not decoded."""
+    """Ids and values of the rows in leaves of tables that lie within one page; texts are bytes, undecoded."""
     with file.open("rb") as source:
         start = _FIRST_PAGE
         while page := source.read(page_size):
