@@ -384,9 +384,10 @@ def pack(arguments: argparse.Namespace) -> None:
     file = arguments.work / "functions.pickle"
     if not file.exists():
         drawn = [(pair.query, pair.passage, pair.topic) for pair in functions(1)]
-        file.write_bytes(pickle.dumps((drawn, code_search())))
-    code, asked_code = pickle.loads(file.read_bytes())
-    tasks |= {"sample": sample_library(), "code": asked_code}
+        search = code_search()
+        file.write_bytes(pickle.dumps((drawn, search.passages, search.questions)))
+    code, *sides = pickle.loads(file.read_bytes())
+    tasks |= {"sample": sample_library(), "code": Task(*sides)}
     short = [shortened(section) for section in found if not is_held_out(section.page)]
     texts = sorted(
         (section for section in short if section is not None), key=lambda s: (s.source, s.page, s.id)
