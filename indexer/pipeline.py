@@ -40,9 +40,11 @@ from indexer.workers import (
     ChunkFile,
     FileChangedError,
     FileGoneError,
+    NoAnswerError,
     PoolClosedError,
     Prepared,
     WorkerPool,
+    lstat,
     not_a_file,
     unreadable,
 )
@@ -907,9 +909,21 @@ class Pipeline:
 
     def _prepare(self, job: _Job) -> Prepared | None:
         """Read a file; None where nothing needs to be read, and the file is taken care of."""
+        try:
+            return self._read(job)
+        except NoAnswerError:
+            known = self._store.file(job.path)
+            if known is not None and known.status == "indexed":
+                # What is known of it stays. The next sweep asks again.
+                self._finish(job, counted=False)
+                return None
+            job.size, job.mtime_ns = -1, -1
+            raise
+
+    def _read(self, job: _Job) -> Prepared | None:
         path = Path(job.path)
         try:
-            found = path.lstat()
+            found = lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             self._gone(job)
             return None
@@ -968,10 +982,10 @@ class Pipeline:
 
     def _gone(self, job: _Job) -> None:
         try:
-            os.lstat(job.path)
+            lstat(Path(job.path))
         except (FileNotFoundError, NotADirectoryError):
             pass
-        except OSError:
+        except (OSError, NoAnswerError):
             # A server that does not answer (ESTALE and others) does not say that the file is gone.
             self._finish(job, counted=False)
             return

@@ -3,6 +3,7 @@
 A file of very many chunks comes in pieces, which the service keeps on disk: see `ChunkFile`.
 """
 
+from indexer.workers.patience import NoAnswerError, lstat
 from indexer.workers.pool import CHILD_ARGUMENT, CrashedError, PoolClosedError, WorkerPool
 from indexer.workers.reading import FileChangedError, FileGoneError, not_a_file, unreadable
 from indexer.workers.results import LARGE_CHUNKS, PIECE_CHUNKS, ChunkFile, ChunkMemory, Hashed, Prepared
@@ -17,9 +18,11 @@ __all__ = [
     "FileChangedError",
     "FileGoneError",
     "Hashed",
+    "NoAnswerError",
     "PoolClosedError",
     "Prepared",
     "WorkerPool",
+    "lstat",
     "not_a_file",
     "unreadable",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import queue
 import signal
@@ -88,6 +89,7 @@ def main() -> None:
             if descriptor is None:
                 return
             _alarm(deadline_s(setup.deadline_s, descriptor) + 5)
+            _limit_processor(deadline_s(setup.deadline_s, descriptor) + 10)
             try:
                 frames = child.answer(job, descriptor)
             finally:
@@ -115,6 +117,19 @@ def _alarm(seconds: float) -> None:
     """Have the system end this process should its parent, which keeps the deadline, be gone."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit_processor(seconds: float) -> None:
+    """The same where the clock is set or stopped: so much more time of the processor, and no more."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
 
 
 class _Reader:

@@ -40,6 +40,7 @@ from indexer.workers.messages import (
     receive,
     request,
 )
+from indexer.workers.patience import PATIENCE
 from indexer.workers.reading import FileChangedError, FileGoneError, deadline_s, open_file, supported
 from indexer.workers.results import PIECE_CHUNKS, ChunkFile, ChunkMemory, Hashed, Prepared
 
@@ -210,7 +211,8 @@ class WorkerPool:
         keep = False
         try:
             keep = True
-            descriptor = open_file(path, self._root(path))
+            root = self._root(path)
+            descriptor = PATIENCE.call(path, lambda: open_file(path, root), os.close)
             keep = False
             try:
                 answer = self._converse(child, path, job, descriptor)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +29,7 @@ from indexer.workers import (
     ChunkFile,
     FileChangedError,
     FileGoneError,
+    NoAnswerError,
     PoolClosedError,
     WorkerPool,
 )
@@ -35,6 +37,7 @@ from indexer.workers import (
     pool as pools_module,
 )
 from indexer.workers.child import PREVIEW_CHARACTERS
+from indexer.workers.patience import Patience
 from indexer.workers.reading import open_file, read
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, FIFOs and links")
@@ -228,6 +231,67 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 
 # --- what it survives ---------------------------------------------------------------------
+
+
+def test_a_disk_that_does_not_answer_costs_a_while_and_one_thread(
+    make_pool: MakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs does so inside of the call; here the call is one that waits."""
+    pool, file, other = make_pool(), note(tmp_path), tmp_path / "other.txt"
+    other.write_text("The lamp is lit.\n")
+    answers, opened = threading.Event(), []
+
+    def hang(path: Path, root: Path | None) -> int:
+        if path == file:
+            assert answers.wait(60)
+        opened.append(open_file(path, root))
+        return opened[-1]
+
+    monkeypatch.setattr("indexer.workers.pool.open_file", hang)
+    monkeypatch.setattr("indexer.workers.pool.PATIENCE", Patience(0.3, most_left=2))
+    for call in (pool.prepare, pool.hash):
+        error = failure(partial(call, file))
+        assert isinstance(error, NoAnswerError)
+        assert (error.title, error.kind) == ("Did not answer", "failed")
+        if call == pool.prepare:
+            assert pool.prepare(other).chunks  # the rest goes on
+    began = time.monotonic()
+    assert failure(lambda: pool.prepare(other)).title == "Did not answer"  # enough hang already
+    assert time.monotonic() - began < 0.3
+    answers.set()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            assert pool.prepare(file).chunks
+            break
+        except NoAnswerError:
+            continue
+    assert len(opened) == 4
+    for descriptor in opened:  # what came back late was closed too
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(descriptor)
+    assert len(children()) == 1
+
+
+def test_a_pipe_swapped_in_between_look_and_opening_does_not_block(
+    make_pool: MakePool, tmp_path: Path
+) -> None:
+    file = note(tmp_path)
+    pool = make_pool()
+    assert pool.prepare(file).chunks
+    file.unlink()
+    os.mkfifo(file)
+    began = time.monotonic()
+    assert failure(lambda: pool.prepare(file)).title == "Not a plain file"
+    assert time.monotonic() - began < 5
+
+
+def test_a_child_has_only_so_much_time_of_the_processor(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool(extraction_deadline_s=7.0)
+    pool.prepare(note(tmp_path))
+    limit, _ = only_child().rlimit(psutil.RLIMIT_CPU)
+    used = only_child().cpu_times()
+    assert 10 < limit <= used.user + used.system + 19
 
 
 def test_a_hanging_file_costs_its_deadline(make_pool: MakePool, tmp_path: Path) -> None:
