@@ -22,6 +22,12 @@ _WALK_MS = 70
 _RESIZE_MS = 250
 
 
+def picture(png: bytes) -> QImage:
+    """A page as it was drawn; null for anything but a PNG, and for one beyond Qt's limit (256 MiB)."""
+    # Left to find out, Qt would take SVG and any other format it has a plugin for.
+    return QImage.fromData(png, b"PNG")
+
+
 class PreviewPane(QFrame):
     """Shows the selected passage in its file.
 
@@ -247,7 +253,7 @@ class PreviewPane(QFrame):
         self._request = 0
         if reply.media == "pdf":
             done = partial(self._show_page, ticket, reply, sharper)
-            self._background.submit(lambda: QImage.fromData(reply.png), done)
+            self._background.submit(lambda: picture(reply.png), done)
             return
         blank = len(reply.text[reply.start : reply.end]) - len(reply.text[reply.start : reply.end].rstrip())
         window = around(reply.text, reply.start, reply.end - blank, reply.first_line)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QImage, QPixmap, QTextDocument
@@ -14,6 +17,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from desktop.highlight import Window
+from desktop.preview import picture as drawn
 from desktop.theme import Theme
 from desktop.views import CodeView, TextView
 from tests.end2end.private import Stranger
@@ -104,6 +108,36 @@ def test_nothing_is_loaded(
     assert set(widths) <= {0, 1}
     watching = False
     assert opened == []
+    assert stranger.heard == []
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture that says it is so large, and holds nothing."""
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(1000))),
+        (b"IEND", b""),
+    )
+    found = b"\x89PNG\r\n\x1a\n"
+    for name, data in parts:
+        found += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return found
+
+
+@pytest.mark.qt_log_ignore("Could not create image", "QSvgHandler", "QImageIOHandler", "libpng")
+def test_a_page_is_a_png_of_bounded_size(qapp: QApplication, stranger: Stranger, picture: Path) -> None:
+    assert drawn(picture.read_bytes()).width() == 300
+    svg = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><script>x</script>"
+        f"<image href='{stranger.url}/a.png' width='9' height='9'/><image href='{picture.as_uri()}'/></svg>"
+    )
+    assert not QImage.fromData(svg.encode()).isNull()  # Qt would draw it
+    assert drawn(svg.encode()).isNull()
+    assert drawn(b"GIF89a" + picture.read_bytes()).isNull()
+    before = psutil.Process().memory_info().rss
+    for width, height in ((100_000, 100_000), (1, 2_000_000_000), (30_000, 30_000)):
+        assert drawn(png(width, height)).isNull()
+    assert psutil.Process().memory_info().rss - before < 100 << 20
     assert stranger.heard == []
 
 
