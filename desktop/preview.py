@@ -25,7 +25,7 @@ _RESIZE_MS = 250
 def picture(png: bytes) -> QImage:
     """A page as it was drawn; null for anything but a PNG, and for one beyond Qt's limit (256 MiB)."""
     # Left to find out, Qt would take SVG and any other format it has a plugin for.
-    return QImage.fromData(png, b"PNG")
+    return QImage.fromData(png) if png.startswith(b"\x89PNG\r\n\x1a\n") else QImage()
 
 
 class PreviewPane(QFrame):
