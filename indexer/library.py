@@ -66,7 +66,8 @@ class Library:
         """
         self.data_dir = data_dir
         self._place = place
-        self._make_sure_of_place()
+        if place is not None:
+            settings_module.make_sure_of(data_dir, place)
         self._secret = key is not None
         self._stamp = settings_module.stamp(data_dir)
         self.settings = settings_module.load(data_dir)
@@ -98,13 +99,6 @@ class Library:
         self._checking = threading.Lock()
         self._checks = ThreadPoolExecutor(1, thread_name_prefix="check")
         self.stopping = False
-
-    def _make_sure_of_place(self) -> None:
-        if self._place is not None and settings_module.identity(self.data_dir) != self._place:
-            raise FatalError(
-                "The data folder is not there any more",
-                f"{self.data_dir} was put elsewhere, or its disk is gone. Try again when it is back.",
-            )
 
     # --- beginning and end --------------------------------------------------------------------
 
@@ -725,7 +719,8 @@ class Library:
             new = msgspec.structs.replace(present, **{name: getattr(new, name) for name in names})
             if new.chroma.url:
                 self._check_chroma(new)
-            self._make_sure_of_place()
+            if self._place is not None:
+                settings_module.make_sure_of(self.data_dir, self._place)
             try:
                 settings_module.save(self.data_dir, new)
             except OSError as error:

@@ -258,6 +258,19 @@ def identity(folder: Path) -> tuple[int, int] | None:
     return state.st_dev, state.st_ino
 
 
+def make_sure_of(folder: Path, place: tuple[int, int] | None) -> None:
+    """See to it that a data folder is the one it was (`identity`), and not what its disk was mounted over.
+
+    Raises:
+        FatalError: It is another one, or none.
+    """
+    if identity(folder) != place:
+        raise FatalError(
+            "The data folder is not there any more",
+            f"{folder} was put elsewhere, or its disk is gone. Try again when it is back.",
+        )
+
+
 def private_folder(folder: Path) -> Path:
     """Make a folder that only its owner can enter, and return it.
 

@@ -184,6 +184,7 @@ class Vault:
             IndexerError: It is not the passphrase, or the library cannot be opened.
         """
         async with self._one:
+            settings_module.make_sure_of(self._data_dir, self._place)
             found = vault.header(self._data_dir)
             if found is None or not isinstance(self._library, Closed):
                 return  # somebody else was quicker
@@ -227,6 +228,7 @@ class Vault:
 
     async def _change(self, request: api.SetLock) -> None:
         async with self._one:
+            settings_module.make_sure_of(self._data_dir, self._place)
             found = vault.header(self._data_dir)
             key = None
             if found is not None:

@@ -15,7 +15,7 @@ import pytest
 
 from indexer import api, keys
 from indexer import vault as service
-from indexer.errors import IndexerError
+from indexer.errors import FatalError, IndexerError
 from indexer.settings import VAULT_FILE
 from indexer.store import vault
 from indexer.store.cipher import Key
@@ -252,6 +252,31 @@ def test_a_change_that_fails_leaves_the_library_open_as_it_was(
         assert before.closed
         assert at.open
         assert at.now.key.hex() == at.key.hex()
+
+    run(work())
+
+
+def test_a_data_folder_that_went_away_is_said_and_comes_back(
+    stage: Callable[..., Stage], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        at = stage(remembered=False)
+        away = tmp_path.with_name(tmp_path.name + " away")
+        tmp_path.rename(away)
+        for mounted in (False, True):
+            if mounted:
+                tmp_path.mkdir()
+            with pytest.raises(FatalError, match="not there any more"):
+                await at.vault.unlock(api.Unlock(id=1, passphrase="the right one"))
+            with pytest.raises(FatalError, match="not there any more"):
+                await anext(
+                    at.vault.change(api.SetLock(id=2, passphrase="the right one", new="a better one"))
+                )
+        assert list(tmp_path.iterdir()) == []
+        tmp_path.rmdir()
+        away.rename(tmp_path)
+        await at.vault.unlock(api.Unlock(id=3, passphrase="the right one"))
+        assert at.open
 
     run(work())
 
