@@ -106,6 +106,7 @@ class VectorIndex:
         self._folder = folder
         self._ledger = ledger
         self._accelerator: Accelerator | None = None
+        self._closed = False
         self.space = space
         with catalog.quiet():
             if space is None:
@@ -185,6 +186,7 @@ class VectorIndex:
         """End in good order; nobody searches any more."""
         self.stop_accelerator()
         with self._catalog.quiet():
+            self._closed = True
             self._matrix.close(good=True)
 
     def before_commit(self, change: Change) -> None:
@@ -426,6 +428,8 @@ class VectorIndex:
         doubtful = np.concatenate([np.zeros(0, np.int64), *wrong])
         # What was written meanwhile only seemed to differ.
         with self._catalog.quiet(), self._catalog.read() as db:
+            if self._closed:  # its model was let go meanwhile, perhaps with its vectors
+                return 0
             known, vectors = self._ledger.vectors(db, doubtful.tolist())
             numbers = np.array(known, np.int64)
             found = self._matrix.differing(numbers, vectors)
@@ -480,6 +484,8 @@ class VectorIndex:
             known, vectors = self._ledger.vectors(db, held[0].tolist())
             waiting = self._ledger.outbox_ids(db, index, -1)
         numbers = np.array(known, np.int64)
+        if not len(numbers):
+            return numbers
         order = np.argsort(held[0])
         rows = held[1][order][np.searchsorted(held[0][order], numbers)]
         cosines = np.einsum("ij,ij->i", rows, vectors) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)

@@ -13,7 +13,7 @@ import pytest
 
 from indexer.api import DAMAGED
 from indexer.errors import FatalError
-from indexer.store import Store
+from indexer.store import ModelKey, Store
 from indexer.store.check import CancelledError
 from indexer.store.database import CATALOG_FILE, Database
 from indexer.store.salvage import ASIDE, salvage
@@ -430,6 +430,22 @@ def test_whatever_is_damaged_what_is_saved_is_sound(folder: Path, seed: int) -> 
     embed_again(store)
     assert store.check() == []
     assert store.counts().chunks == 240
+    store.close()
+
+
+def test_a_model_that_is_let_go_during_a_check_is_left_out(folder: Path) -> None:
+    store = opened(folder)
+    other = store.open_index(ModelKey("other-model", 16), None)
+    texts = other.ledger.pending(0, 1000)
+    other.ledger.fill(texts, np.array([-vector(text.text) for text in texts]))
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what == "the matrix" and other in store._indexes:
+            store.close_index(other)
+            store.forget_model("other-model")
+
+    assert store.examine(repair=True, tell=tell).differences == []
+    assert other not in store._indexes
     store.close()
 
 
