@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -68,8 +69,10 @@ class Merged(NamedTuple):
     folders: list[str]
 
 
-def merge(events: Iterable[Event]) -> Merged:
+def merge(events: Iterable[Event], roots: Collection[str] = ()) -> Merged:
     """Fold events into as little work as follows them safely. Pure.
+
+    What lies in one of `roots` is looked at with that root: a folder around it leaves it out.
 
     Only which events there were counts, not their order or number, so that duplicates and a wrong order
     cannot mislead: every path that is named is looked at in the end, and a move is kept as a move only
@@ -91,15 +94,23 @@ def merge(events: Iterable[Event]) -> Merged:
     kept = {
         pair: is_dir
         for pair, is_dir in moves.items()
-        if pair not in along and placed[pair[0]] == placed[pair[1]] == 1 and not _below(pair[1], {pair[0]})
+        if pair not in along
+        and placed[pair[0]] == placed[pair[1]] == 1
+        and not _below(pair[1], {pair[0]}, ())
     }
     # Two moves that touch each other, or lie in a folder that came or went, are left to the look.
     whole = {path for path, is_dir in dirty.items() if is_dir}
-    kept = {pair: is_dir for pair, is_dir in kept.items() if not any(_below(place, whole) for place in pair)}
+    kept = {
+        pair: is_dir
+        for pair, is_dir in kept.items()
+        if not any(_below(place, whole, roots) for place in pair)
+    }
     ends = {place for pair in kept for place in pair}
-    folders = [path for path in whole if path not in ends and not _below(path, whole - ends)]
+    folders = [path for path in whole if path not in ends and not _below(path, whole - ends, roots)]
     covered = set(folders).union(new for (_, new), is_dir in kept.items() if is_dir)
-    files = [p for p, is_dir in dirty.items() if not is_dir and p not in ends and not _below(p, covered)]
+    files = [
+        p for p, is_dir in dirty.items() if not is_dir and p not in ends and not _below(p, covered, roots)
+    ]
     return Merged([(old, new, is_dir) for (old, new), is_dir in kept.items()], files, folders)
 
 
@@ -125,7 +136,7 @@ def settle(merged: Merged, place: Callable[[str], Rules | None]) -> list[FileCha
             return
         root = rules.root
         try:
-            info = os.lstat(path)
+            info = rules.look(path)
         except (FileNotFoundError, NotADirectoryError):
             removes.append(FileChange(kind="remove", path=path, root=root, is_dir=whole))
             return
@@ -144,11 +155,13 @@ def settle(merged: Merged, place: Callable[[str], Rules | None]) -> list[FileCha
 
     for old, new, is_dir in merged.moves:
         rules = place(new)
-        info = _present(new)
+        info = None if rules is None else _present(rules, new)
+        before = place(old)
         if (
             rules is None
             or info is None
-            or _present(old) is not None
+            or before is None
+            or _present(before, old) is not None
             or stat.S_ISDIR(info.st_mode) != is_dir
             or not (is_dir or stat.S_ISREG(info.st_mode))
             or rules.ignored(new, is_dir) is not None
@@ -181,7 +194,7 @@ class Coalescer:
         self._quiet = quiet_s
         self._longest = longest_s
         self._limit = limit
-        self._events: dict[Event, str] = {}
+        self._events: dict[Event, tuple[str, str]] = {}  # with the roots that it is in and goes to
         self._times: dict[str, tuple[float, float]] = {}
         self._count: dict[str, int] = {}
         self._whole: set[str] = set()
@@ -189,14 +202,21 @@ class Coalescer:
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, event: Event, root: str, now: float) -> None:
-        """Take an event in; `root` is the root that its path is in."""
+    def add(self, event: Event, root: str, now: float, into: str = "") -> None:
+        """Take an event in.
+
+        Args:
+            event: What happened.
+            root: The root that its path is in.
+            now: Seconds, on any clock that only goes forward.
+            into: Of a move to another root, that root.
+        """
         if root in self._whole:
             self._touch(root, now)
-            if event.kind == "moved" and not _at_or_below(event.dest, root):
-                self._hold(Event("created", event.dest, event.is_dir), "", now)
+            if into and into != root:
+                self.add(Event("created", event.dest, event.is_dir), into, now)
             return
-        self._hold(event, root, now)
+        self._hold(event, root, into, now)
         if (event.kind == "rescan" and event.path == root) or self._count.get(root, 0) > self._limit:
             self._collapse(root, now)
 
@@ -209,7 +229,7 @@ class Coalescer:
         }
         taken = [e for e in self._events if e.path in ready and (not e.dest or e.dest in ready)]
         for event in taken:
-            root = self._events.pop(event)
+            root, _ = self._events.pop(event)
             self._count[root] -= 1
             if event.kind == "rescan":
                 self._whole.discard(event.path)
@@ -219,16 +239,23 @@ class Coalescer:
         return taken
 
     def forget(self, root: str) -> None:
-        """Drop what is held of a root."""
+        """Drop what is held of a root, but for what moved from it to another."""
         self._whole.discard(root)
         self._count.pop(root, None)
-        self._events = {event: of for event, of in self._events.items() if of != root}
+        kept: dict[Event, tuple[str, str]] = {}
+        for event, (of, into) in self._events.items():
+            if of != root:
+                kept[event] = of, into
+            elif into and into != root and into not in self._whole:
+                kept.setdefault(Event("created", event.dest, True), (into, ""))
+        self._count |= Counter(of for of, _ in kept.values())
+        self._events = kept
         held = {place for e in self._events for place in (e.path, e.dest)}
         self._times = {path: times for path, times in self._times.items() if path in held}
 
-    def _hold(self, event: Event, root: str, now: float) -> None:
+    def _hold(self, event: Event, root: str, into: str, now: float) -> None:
         if event not in self._events:
-            self._events[event] = root
+            self._events[event] = root, into
             self._count[root] = self._count.get(root, 0) + 1
         self._touch(event.path, now)
         if event.dest:
@@ -239,16 +266,9 @@ class Coalescer:
         self._times[path] = (first, now)
 
     def _collapse(self, root: str, now: float) -> None:
-        strays = [
-            event.dest
-            for event, of in self._events.items()
-            if of == root and event.kind == "moved" and not _at_or_below(event.dest, root)
-        ]
         self.forget(root)
         self._whole.add(root)
-        self._hold(Event("rescan", root, True), root, now)
-        for path in strays:
-            self._hold(Event("created", path, True), "", now)
+        self._hold(Event("rescan", root, True), root, "", now)
 
 
 def _with_stat(
@@ -257,26 +277,24 @@ def _with_stat(
     return FileChange(kind=kind, path=path, root=root, old=old, size=info.st_size, mtime_ns=info.st_mtime_ns)
 
 
-def _present(path: str) -> os.stat_result | None:
+def _present(rules: Rules, path: str) -> os.stat_result | None:
     try:
-        return os.lstat(path)
+        return rules.look(path)
     except OSError:
         return None
 
 
-def _at_or_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _below(path: str, folders: set[str]) -> bool:
-    """Whether a folder above `path` is one of `folders`."""
-    if not folders:
+def _below(path: str, folders: set[str], roots: Collection[str]) -> bool:
+    """Whether a folder above `path`, no further up than its root, is one of `folders`."""
+    if not folders or path in roots:
         return False
     cut = path.rfind(os.sep)
     while cut > 0:
         path = path[:cut]
         if path in folders:
             return True
+        if path in roots:
+            return False
         cut = path.rfind(os.sep)
     return os.sep in folders
 

@@ -119,9 +119,9 @@ class InotifySource:
                 self._on_refused(root, error)
 
     def _root_of(self, folder: str) -> str | None:
-        return next(
-            (r for r in self._roots if folder == r or folder.startswith(r.rstrip(os.sep) + os.sep)), None
-        )
+        """The innermost root of a folder: the one around it leaves it out."""
+        around = (r for r in self._roots if folder == r or folder.startswith(r.rstrip(os.sep) + os.sep))
+        return max(around, key=len, default=None)
 
     def renew(self, folder: str) -> None:
         """Watch what became wanted below a folder because the rules changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -232,6 +233,27 @@ class Rules:
             inside = self._folder(f"{head}{os.sep}{name}" if head else name)
             return inside if isinstance(inside, str) else None
         return reason
+
+    def look(self, path: str) -> os.stat_result:
+        """`os.lstat`, to which nothing is there that is reached through a link below the root.
+
+        Where a folder gave way to a link, its files may be found below the link's name as before; but they
+        lie elsewhere, perhaps outside the library.
+
+        Args:
+            path: Absolute path at or below the root.
+
+        Raises:
+            FileNotFoundError: It is not there, or not in this root.
+            OSError: It cannot be looked at.
+        """
+        info = os.lstat(path)
+        above = os.path.dirname(path)  # noqa: PTH120
+        while len(above) > len(self.root):
+            if stat.S_ISLNK(os.lstat(above).st_mode):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            above = os.path.dirname(above)  # noqa: PTH120
+        return info
 
     def told(self, path: str, mode: int) -> bool:
         """Whether the list of files has something that is no folder: a file, or what is told to be none.

@@ -82,7 +82,7 @@ def _walk(
     above: FolderRules | None = None
     if start != rules.root:
         try:
-            info = os.lstat(start)
+            info = rules.look(start)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -296,6 +296,6 @@ def sweep(
 def _wanted(rules: Rules, path: str) -> bool:
     """Whether there is a file after all: it may have come, and been indexed, behind the walk's back."""
     try:
-        return rules.told(path, os.lstat(path).st_mode) and rules.ignored(path, False) is None
+        return rules.told(path, rules.look(path).st_mode) and rules.ignored(path, False) is None
     except OSError:
         return False

@@ -251,11 +251,11 @@ class Watcher:
             ):
                 return
             if root is not None:
-                self._hold(event, root)
+                self._hold(event, root, into if event.dest else None)
 
-    def _hold(self, event: Event, root: _Root) -> None:
+    def _hold(self, event: Event, root: _Root, into: _Root | None = None) -> None:
         idle = not self._held
-        self._held.add(event, root.path, time.monotonic())
+        self._held.add(event, root.path, time.monotonic(), "" if into is None else into.path)
         if idle:
             self._wake.notify_all()  # else it looks again soon anyway; 20,000 wakings would cost seconds
 
@@ -343,9 +343,12 @@ class Watcher:
                 root = places.get(path)
             return None if root is None else root.rules
 
-        changes = settle(merge(events), place)
+        changes = settle(merge(events, places), place)
         # A disk that was pulled out takes every path along; none of that may reach the index.
         gone = {path for path, root in places.items() if not self._certainly_online(root)}
+        for change in changes:
+            if change.root in gone:
+                places[change.root].identity = None  # it may be back before it is missed
         changes = [change for change in changes if change.root in places and change.root not in gone]
         for change in changes:
             if change.kind != "remove":

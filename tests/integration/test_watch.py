@@ -17,6 +17,7 @@ from indexer.watch import FileChange, Rules, State, Watcher, scan, sweep
 from indexer.watch.changes import Event
 from indexer.watch.observer import ObserverSource
 from indexer.watch.watcher import SourceFactory, system_source
+from tests.fuzz import events
 
 
 class Follower:
@@ -464,6 +465,39 @@ def test_roots_in_one_another(followers: Make, root: Path) -> None:
         (str(root), str(root / "a.txt")),
         (str(root / "dir"), str(root / "dir" / "c.txt")),
     ]
+
+
+def test_a_root_within_a_root_that_is_renamed_and_back_is_watched_still(followers: Make, root: Path) -> None:
+    follower = followers(poll_s=600.0)
+    inner, aside = root / "dir", root / "aside"
+    follower.add(root, excluded=(inner,))
+    follower.add(inner)
+    inner.rename(aside)
+    (root / "meanwhile.txt").write_text("1")
+    aside.rename(inner)
+    follower.quiet()
+    assert follower.is_true()
+    (inner / "late.txt").write_text("2")
+    (root / "b.txt").rename(inner / "deep" / "b.txt")
+    assert ("upsert", "late.txt") in follower.take()
+    assert follower.is_true()
+
+
+def test_a_folder_that_gives_way_to_a_link_is_gone(followers: Make, root: Path, tmp_path: Path) -> None:
+    follower = followers()
+    follower.add(root)
+    (root / "dir").rename(tmp_path / "elsewhere")
+    (root / "dir").symlink_to(tmp_path / "elsewhere")
+    follower.quiet()
+    assert {Path(path).name for path in follower.files} == {"a.txt", "b.txt", "dir"}
+    assert follower.is_true()
+
+
+def test_any_interleaving_of_events_ends_in_the_true_state(tmp_path: Path) -> None:
+    figures = events.run(2000, 5, tmp_path, tell=lambda _: None)
+    assert figures.findings == []
+    assert figures.operations >= 2000
+    assert figures.reported["upsert"] > 20
 
 
 def test_names_that_are_not_utf8(followers: Make, root: Path) -> None:

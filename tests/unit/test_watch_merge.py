@@ -235,6 +235,24 @@ def test_any_history_ends_in_the_true_state(
         shutil.rmtree(outer)
 
 
+def test_nothing_is_reached_through_a_link_that_took_the_place_of_a_folder(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    make(root, "a/f", "b/f")
+    make(outside, "f", "new")
+    shutil.rmtree(root / "a")
+    (root / "a").symlink_to(outside)
+    assert follow(root, [event("modified", "a/f"), event("created", "a/new")]) == [
+        ("remove", "a/f"),
+        ("remove", "a/new"),
+    ]
+    assert follow(root, [event("moved", "b/old", "a/f")]) == [("remove", "b/old"), ("remove", "a/f")]
+    rules = Rules(root, Settings())
+    assert list(sweep(rules, [], f"{root}/a/f")) == []
+    known = [(os.fsencode(f"{root}/{name}"), 1, 1) for name in ("a/f", "b/f")]
+    removed = [change.path for change in sweep(rules, known) if change.kind == "remove"]
+    assert removed == [f"{root}/a/f"]
+
+
 def test_a_path_is_reported_when_it_has_been_quiet() -> None:
     held = Coalescer(1.0, 10.0, 100)
     held.add(event("modified", "/r/a"), "/r", 0.0)
@@ -268,7 +286,7 @@ def test_a_flood_becomes_one_rescan_and_takes_no_memory() -> None:
     held = Coalescer(1.0, 10.0, 100)
     for number in range(20_000):
         held.add(event("created", f"/r/{number}"), "/r", 0.0)
-    held.add(event("moved", "/r/5", "/other/5"), "/r", 0.5)
+    held.add(event("moved", "/r/5", "/other/5"), "/r", 0.5, "/other")
     held.add(event("created", "/other/x"), "/other", 0.0)
     assert len(held) <= 3
     assert held.due(1.0) == [event("created", "/other/x")]
@@ -279,12 +297,39 @@ def test_a_flood_becomes_one_rescan_and_takes_no_memory() -> None:
 
 def test_a_move_between_roots_survives_the_flood_of_one() -> None:
     held = Coalescer(1.0, 10.0, 10)
-    held.add(event("moved", "/r/x", "/other/x"), "/r", 0.0)
+    held.add(event("moved", "/r/x", "/other/x"), "/r", 0.0, "/other")
     for number in range(20):
         held.add(event("created", f"/r/{number}"), "/r", 0.0)
     due = held.due(1.0)
     assert event("rescan", "/r", is_dir=True) in due
     assert [e.path for e in due if e.kind == "created"] == ["/other/x"]
+
+
+def test_what_lies_in_a_root_within_a_root_is_looked_at_with_that_root() -> None:
+    events = [event("rescan", "/r", is_dir=True), event("created", "/r/in/a"), event("deleted", "/r/b")]
+    assert merge(events, ["/r", "/r/in"]) == ([], ["/r/in/a"], ["/r"])
+    events.append(event("rescan", "/r/in", is_dir=True))
+    assert sorted(merge(events, ["/r", "/r/in"]).folders) == ["/r", "/r/in"]
+    assert merge(events) == ([], [], ["/r"])
+
+
+def test_a_move_to_a_root_within_a_root_survives_the_flood_of_the_outer() -> None:
+    held = Coalescer(1.0, 10.0, 10)
+    held.add(event("moved", "/r/x", "/r/in/x"), "/r", 0.0, "/r/in")
+    for number in range(20):
+        held.add(event("created", f"/r/{number}"), "/r", 0.0)
+    held.add(event("moved", "/r/y", "/r/in/y"), "/r", 0.0, "/r/in")
+    assert sorted(e.path for e in held.due(1.0)) == ["/r", "/r/in/x", "/r/in/y"]
+    assert not held
+
+
+def test_what_moved_out_of_a_root_is_not_forgotten_with_it() -> None:
+    held = Coalescer(1.0, 10.0, 10)
+    held.add(event("moved", "/r/x", "/other/x"), "/r", 0.0, "/other")
+    held.add(event("deleted", "/r/y"), "/r", 0.0)
+    held.forget("/r")
+    assert held.due(1.0) == [event("created", "/other/x", is_dir=True)]
+    assert not held
 
 
 def test_forgetting_a_root_leaves_the_others() -> None:
