@@ -47,7 +47,7 @@ GRAPH = "model.xml"
 TABLE = "table.npy"
 
 # Raise this whenever a translation or a choice would come out otherwise.
-_FORMAT = 1
+_FORMAT = 2
 # Padded tokens a batch: its activations stay in the second-level cache.
 _BUDGET = 1_024
 # Numbers of a token's activations that share a scale when they are rounded to 8 bits.
@@ -368,15 +368,23 @@ class OpenVinoEncoder(TokenEncoder):
             self._threads = threads
             self._compile()
 
-    def _run(self, inputs: list[Input]) -> Vectors:
+    def inputs_of(self, text: str) -> list[npt.NDArray[Any]]:
+        """What the graph is given for the beginning of a passage: vectors of its tokens, mask, unpooled."""
+        ((text, ids),) = self._passages([text])
+        return self._given(self._windows(text, ids)[:1])
+
+    def _given(self, inputs: list[Input]) -> list[npt.NDArray[Any]]:
         lengths = np.array([len(one) for one in inputs])
         ids = np.full((len(inputs), lengths.max()), self._pad, np.int64)
         for row, one in enumerate(inputs):
             ids[row, : len(one)] = one.ids
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
         unpooled = np.array([one.unpooled for one in inputs], np.int64)
+        return [self._table[ids], mask, unpooled]
+
+    def _run(self, inputs: list[Input]) -> Vectors:
         try:
-            rows = self._request.infer([self._table[ids], mask, unpooled], share_inputs=True)[0]
+            rows = self._request.infer(self._given(inputs), share_inputs=True)[0]
         except RuntimeError as error:
             raise IndexerError(
                 "The model cannot embed a text",

@@ -24,6 +24,7 @@ from indexer.embed import Vectors
 from indexer.embed.folder import ModelFolder
 from indexer.embed.measure import PASSAGES, measure
 from indexer.embed.openvino import FINDINGS, GRAPH, NAME, TABLE, Findings, OpenVinoEncoder, Order, core
+from indexer.embed.openvino_int8 import calibrated, in_groups
 from indexer.embed.transformer import (
     TransformerEncoder,
     load_layers,
@@ -32,11 +33,15 @@ from indexer.embed.transformer import (
     pooled,
     stay_offline,
 )
+from indexer.errors import FatalError
 
 # Vectors of a precision that is chosen automatically are those of torch in float32 to this cosine.
 _SAME = 0.999
 # 8 bits must be worth what they cost: this much faster than what is next.
 _INT8_GAIN = 1.1
+# 8 bits with the rounding in the graph; its name in the findings.
+_CALIBRATED = "int8 calibrated"
+_IN_8_BITS = ("int8", _CALIBRATED)
 _ROUNDS = 3
 _ROUND_S = 0.4
 _ROWS = 256
@@ -101,17 +106,29 @@ def _translate(order: Order) -> Findings:
         )
         for name in names
     }  # fmt: skip
-    graphs = {name: _in_8_bits(graph) if name == "int8" else graph for name in names}
+    graphs = dict.fromkeys(names, graph)
 
     def load(name: str) -> OpenVinoEncoder:
         return OpenVinoEncoder(folder, target, order.threads, graph=graphs[name], findings=found[name])
 
-    encoders: dict[str, Any] = {name: load(name) for name in names}
+    encoders: dict[str, Any] = {}
+    if "int8" in names:
+        found[_CALIBRATED] = found["int8"]
+        try:
+            graphs[_CALIBRATED] = calibrated(graph, engine, _sample(load("int8")))
+            encoders[_CALIBRATED] = load(_CALIBRATED)
+        except (RuntimeError, FatalError):  # of a stranger's model; the others may do
+            traceback.print_exc()
+        graphs["int8"] = in_groups(graph)
+    encoders |= {name: load(name) for name in names}
+    names = list(encoders)
     cosines = {name: _least_cosine(encoders[name].encode_passages(texts), wanted) for name in names}
-    # What was chosen by name needs no measuring.
-    by_name = order.forced and order.precision != "auto"
+    # What was chosen by name needs no measuring, where there is one way only.
+    by_name = order.forced and len(names) == 1
     rates = {} if by_name else _rates({"torch": reference, **encoders})
-    fit = [name for name in names if cosines[name] >= _SAME] if order.precision == "auto" else names
+    fit = [name for name in names if cosines[name] >= _SAME]
+    if order.precision != "auto":
+        fit = fit or [max(names, key=cosines.__getitem__)]
     chosen = _choose(fit, rates)
     if chosen is None:
         raise _Unsuitable(f"Its vectors differ from those of torch (cosine {max(cosines.values()):.4f}).")
@@ -171,30 +188,9 @@ def _graph(folder: ModelFolder, model: Any) -> Any:
         )
 
 
-def _in_8_bits(graph: Any) -> Any:
-    """A copy with the weights of all linear layers in 8 bits, a scale for each output.
-
-    What goes into them is rounded to 8 bits when it runs, a scale for every token and group of numbers
-    (`openvino.compiled`).
-    """
-    opset13: Any = import_module("openvino.opset13")
-
-    copy = graph.clone()
-    for node in copy.get_ordered_ops():
-        if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
-            continue
-        source = node.input_value(1).get_node()
-        if source.get_type_name() != "Constant" or len(source.shape) != 2:
-            continue
-        weights = np.array(source.get_data(), np.float32)
-        scale = np.maximum(np.abs(weights).max(1, keepdims=True), 1e-12) / 127
-        rounded = opset13.constant(np.clip(np.round(weights / scale), -127, 127).astype(np.int8))
-        product = opset13.multiply(
-            opset13.convert(rounded, "f32"), opset13.constant(scale.astype(np.float32))
-        )
-        node.input(1).replace_source_output(product.output(0))
-    copy.validate_nodes_and_infer_types()
-    return copy
+def _sample(encoder: OpenVinoEncoder) -> list[list[Any]]:
+    """What the graph is given for each of the texts that have more than a word."""
+    return [encoder.inputs_of(text) for text in _texts() if " " in text]
 
 
 def _rates(encoders: dict[str, Any]) -> dict[str, float]:
@@ -209,9 +205,10 @@ def _rates(encoders: dict[str, Any]) -> dict[str, float]:
 def _choose(fit: list[str], rates: dict[str, float]) -> str | None:
     if len(fit) < 2:
         return fit[0] if fit else None
-    exact = max((name for name in fit if name != "int8"), key=rates.__getitem__, default=None)
-    if "int8" in fit and (exact is None or rates["int8"] >= _INT8_GAIN * rates[exact]):
-        return "int8"
+    rounded = max((name for name in fit if name in _IN_8_BITS), key=rates.__getitem__, default=None)
+    exact = max((name for name in fit if name not in _IN_8_BITS), key=rates.__getitem__, default=None)
+    if exact is None or (rounded is not None and rates[rounded] >= _INT8_GAIN * rates[exact]):
+        return rounded
     return exact
 
 
