@@ -92,17 +92,42 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
             encode(texts)
             seen[name].append(time.perf_counter() - begun)
     gemm = {kind: max(found) for kind, found in rates.items()}
-    _say("Matrix products, GFLOP/s: " + ", ".join(f"{kind} {rate:.0f}" for kind, rate in gemm.items()))
+    _say(
+        f"Matrix products of {_ROWS} rows on {options.threads} threads, GFLOP/s: "
+        + ", ".join(f"{kind} {rate:.0f}" for kind, rate in gemm.items())
+    )
     base = statistics.median(seen["sentence-transformers, defaults"])
     _say(f"as shipped: {getattr(chosen, 'engine', '')} {getattr(chosen, 'precision', '')}")
-    _say("| encoder | tokens/s | times sentence-transformers | GFLOP/s | least cosine to torch float32 |")
-    _say("|---|---|---|---|---|")
+    shares = " | ".join(f"% of {kind}" for kind in gemm)
+    _say(f"| encoder | tokens/s | times sentence-transformers | {shares} | least cosine to torch float32 |")
+    _say("|---|---|---|---|---|---|---|")
     for name, times in seen.items():
         took = statistics.median(times)
-        _say(
-            f"| {name} | {tokens / took:,.0f} | {base / took:.2f} "
-            f"| {_OPERATIONS_A_TOKEN * tokens / took / 1e9:.0f} | {cosines[name]:.4f} |"
-        )
+        rate = _OPERATIONS_A_TOKEN * tokens / took / 1e9
+        share = " | ".join(f"{100 * rate / limit:.0f}" for limit in gemm.values())
+        _say(f"| {name} | {tokens / took:,.0f} | {base / took:.2f} | {share} | {cosines[name]:.4f} |")
+    _say("Processor time of one thread, which other work beside changes little:")
+    _processor(options, texts, tokens)
+
+
+def _processor(options: argparse.Namespace, texts: list[str], tokens: int) -> None:
+    """This program's engines on one thread each, by the least processor time of some rounds."""
+    import torch
+
+    torch.set_num_threads(1)
+    options.threads = 1
+    gemm = {kind: max(_gemm(kind) for _ in range(3)) for kind in ("float32", "bfloat16", "int8")}
+    _say("Matrix products, GFLOP/s: " + ", ".join(f"{kind} {rate:.0f}" for kind, rate in gemm.items()))
+    for precision, limit in gemm.items():
+        encode = _ours(options, "openvino", precision).encode_passages
+        took = []
+        encode(texts)
+        for _ in range(options.rounds):
+            begun = time.process_time()
+            encode(texts)
+            took.append(time.process_time() - begun)
+        rate = _OPERATIONS_A_TOKEN * tokens / min(took) / 1e9
+        _say(f"OpenVINO {precision}: {tokens / min(took):,.0f} tokens/s, {100 * rate / limit:.0f} % of it")
 
 
 def _ours(options: argparse.Namespace, engine: str, precision: str) -> Any:
