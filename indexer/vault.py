@@ -239,11 +239,12 @@ class Vault:
             if request.new is not None:
                 self._check_settings()
                 to, new_key = await asyncio.to_thread(vault.new_header, request.new)
+            await asyncio.to_thread(vault.make_sure_of_room, self._data_dir)
             before = self._library
             await self._put(Closed(self._data_dir, "changing"))
-            await asyncio.to_thread(before.close)
             failure: Exception | None = None
             try:
+                await asyncio.to_thread(before.close)
                 await asyncio.to_thread(vault.convert, self._data_dir, key, to, new_key)
                 key = new_key
                 log.info("The library was written anew; it is %s", "open" if to is None else "encrypted")

@@ -192,9 +192,11 @@ class Catalog:
                     self._writer.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
             finally:
                 self._writer.close()
-                if self._key is None and not self._file.with_name(self._file.name + "-wal").exists():
-                    spare.note_head(self._file)
-                self._owner.close()
+                try:
+                    if self._key is None and not self._file.with_name(self._file.name + "-wal").exists():
+                        spare.note_head(self._file)
+                finally:
+                    self._owner.close()
 
     def rest(self) -> None:
         """Give back the pages that connections remember; whoever comes next reads them again."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import mmap
 import os
 import struct
@@ -22,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -287,15 +290,21 @@ class Matrix:
 
     def close(self, *, good: bool) -> None:
         """Let go of the file; `good` says that it mirrors the catalog."""
-        if good and self._capacity:
-            self._handle.seek(_HEADER + self._capacity * 4 * self._dim)
-            self._handle.write(np.packbits(self._present).tobytes())
-            self._handle.truncate()
-            # Disks write in any order: the header must not say that the rows are there before they are.
-            os.fsync(self._handle.fileno())
-            self._write_header(self._capacity)
-            os.fsync(self._handle.fileno())
-        self._handle.close()
+        try:
+            if good and self._capacity:
+                self._handle.seek(_HEADER + self._capacity * 4 * self._dim)
+                self._handle.write(np.packbits(self._present).tobytes())
+                self._handle.truncate()
+                # Disks write in any order: the header must not say that the rows are there before they are.
+                os.fsync(self._handle.fileno())
+                self._write_header(self._capacity)
+                os.fsync(self._handle.fileno())
+        except OSError as error:
+            # Only a mirror: without its header it is made anew, and the rest has to be closed all the same.
+            log.warning("the file of vectors is made anew at the next start: %s", error.strerror)
+        finally:
+            with contextlib.suppress(OSError):
+                self._handle.close()
 
 
 class MemoryMatrix(Matrix):

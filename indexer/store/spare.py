@@ -51,8 +51,11 @@ def note_head(catalog: Path) -> None:
         log.warning("The catalog's first page could not be read: %s", error.strerror)
         return
     noted = _beside(catalog, HEAD)
-    if start.startswith(_MAGIC) and not (noted.is_file() and noted.read_bytes() == page):
-        _write(noted, page)
+    try:
+        if start.startswith(_MAGIC) and not (noted.is_file() and noted.read_bytes() == page):
+            _write(noted, page)
+    except OSError as error:
+        log.warning("The catalog's first page could not be noted: %s", error.strerror)
 
 
 def restore_head(catalog: Path) -> bytes | None:

@@ -252,11 +252,13 @@ class Store:
         for index in self._indexes:
             index.stop_accelerator()
         with self._catalog.quiet():
-            for index in self._indexes:
-                index.close()
-            self._indexes.clear()
-            self._active = None
-            self._catalog.close()
+            try:
+                for index in self._indexes:
+                    index.close()
+            finally:
+                self._indexes.clear()
+                self._active = None
+                self._catalog.close()
 
     def _before_commit(self, change: Change) -> None:
         for index in self._indexes:

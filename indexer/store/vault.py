@@ -237,7 +237,7 @@ def convert(data_dir: Path, key: Key | None, to: Header | None, new_key: Key | N
         _settle(data_dir)
         file, new = data_dir / CATALOG_FILE, data_dir / NEXT_FILE
         try:
-            _make_sure_of_room(file)
+            make_sure_of_room(data_dir)
             _write(data_dir / PENDING_FILE, _Pending(stage="writing", to=to))
             with errors():
                 _rewrite(file, key, new, new_key)
@@ -253,7 +253,13 @@ def convert(data_dir: Path, key: Key | None, to: Header | None, new_key: Key | N
         _settle(data_dir)
 
 
-def _make_sure_of_room(file: Path) -> None:
+def make_sure_of_room(data_dir: Path) -> None:
+    """See whether a library can be written anew beside what is there.
+
+    Raises:
+        IndexerError: There is too little room on its disk.
+    """
+    file = data_dir / CATALOG_FILE
     size = sum(part.stat().st_size for part in (file, _beside(file, "-wal")) if part.exists())
     free = shutil.disk_usage(file.parent).free
     if free < size * 1.1 + (16 << 20):

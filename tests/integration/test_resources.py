@@ -23,6 +23,7 @@ from indexer import api
 from indexer.client import ENDPOINT_FILE, IndexerClient, ensure_service, find_service, stop_service
 from indexer.errors import FatalError, IndexerError
 from indexer.settings import private_folder
+from indexer.store import cipher
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -97,6 +98,28 @@ def test_a_start_on_a_full_disk_says_so(volume: Callable[..., Path]) -> None:
     with pytest.raises(FatalError, match="disk is full"):
         ensure_service(disk / "data")
     assert find_service(disk / "data") is None
+
+
+def test_a_full_disk_leaves_a_library_that_was_to_be_encrypted_open(
+    volume: Callable[..., Path], tmp_path: Path
+) -> None:
+    if not cipher.available():
+        pytest.skip("apsw without ciphers is installed")
+    disk = volume("disk", "size=60m,mode=700")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.txt").write_text("The lighthouse keeper trims the lamp at dusk.")
+    with service(disk / "data") as client:
+        client.add_folder(tmp_path / "files")
+        wait(disk / "data", lambda status: status.files == 1)
+        ballast = fill(disk)
+        with pytest.raises(IndexerError, match="too little room"):
+            list(client.set_lock("", new="correct horse"))
+        assert client.lock().state == "off"
+        assert [Path(hit.path).name for hit in client.search("lighthouse").hits] == ["a.txt"]
+        ballast.unlink()
+        list(client.set_lock("", new="correct horse"))
+        assert client.lock().state == "open"
+    assert b"lighthouse" not in b"".join(f.read_bytes() for f in (disk / "data").rglob("*") if f.is_file())
 
 
 def test_programs_that_start_at_the_same_moment_share_one_service(tmp_path: Path) -> None:

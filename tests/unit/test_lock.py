@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 import threading
 import types
@@ -253,6 +254,28 @@ def test_a_change_that_fails_leaves_the_library_open_as_it_was(
         assert at.open
         assert at.now.key.hex() == at.key.hex()
 
+    run(work())
+
+
+def test_a_library_that_cannot_be_closed_well_is_opened_again(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def work() -> None:
+        at = stage(remembered=False)
+        await at.vault.unlock(api.Unlock(id=1, passphrase="the right one"))
+        before = at.now
+        monkeypatch.setattr(FakeLibrary, "close", full)
+        with pytest.raises(OSError, match="No space"):
+            async for _ in at.vault.change(api.SetLock(id=2, passphrase="the right one")):
+                pass
+        assert at.open
+        assert at.now is not before
+        assert vault.header(tmp_path) is not None
+
+    tmp_path = stage(remembered=False).now.data_dir
     run(work())
 
 

@@ -24,7 +24,7 @@ from indexer.watch import Rules, mounted_below, mounts, network_kind, root_onlin
 from indexer.workers import FileGoneError
 from indexer.workers.reading import unreadable
 from tests.unit import test_pipeline
-from tests.unit.test_store import ROOT, put, store, texts_of, update
+from tests.unit.test_store import MODEL, ROOT, put, store, texts_of, update
 
 __all__ = ["store"]
 bench = test_pipeline.bench
@@ -286,6 +286,31 @@ with turn:
     assert turn.wait_for(lambda: states[-1][0] == "live", 20), states
 watcher.close()
 """
+
+
+def test_a_full_disk_at_the_end_keeps_nobody_from_opening_the_library_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store._use_chroma = False
+    store.use_model(MODEL)
+    store.add_root(ROOT)
+    put(store, update(f"{ROOT}/file", "a boat", "a train"))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        store.close()
+    again = Store(tmp_path)
+    try:
+        again._use_chroma = False
+        again.use_model(MODEL)
+        assert again.check() == []
+        assert [text for _, text in texts_of(again, f"{ROOT}/file")] == ["a boat", "a train"]
+    finally:
+        again.close()
 
 
 @pytest.mark.parametrize(("limit", "most"), [("max_inotify_watches", "5"), ("max_inotify_instances", "0")])
