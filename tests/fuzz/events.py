@@ -316,7 +316,7 @@ class Hand:
         at.rename(self.place())
 
     def root(self) -> None:
-        root = self.roots[2]
+        root = self.rng.choice(self.roots[1:])
         aside = root.with_name(root.name + " aside")
         root.rename(aside)
         time.sleep(self.rng.choice((0.0, 0.01, 0.3)))
