@@ -154,7 +154,10 @@ def parts_of(texts: Sequence[Sequence[int]], device: str) -> list[Part]:
     while first < len(order):
         step = _WIDTH[device]
         width = -(-len(texts[order[first]]) // step) * step
-        mine = order[first : first + max(1, _A_PART[device] // width)]
+        most = first + max(1, _A_PART[device] // width)
+        # Where parts are large, a long text would make hundreds of short ones as wide.
+        shortest = (width - step) / 1.5 if device == "cuda" else 0
+        mine = [at for at in order[first:most] if len(texts[at]) >= shortest] or [order[first]]
         ids = np.zeros((len(mine), width), np.int32)
         for row, at in enumerate(mine):
             ids[row, : len(texts[at])] = texts[at]

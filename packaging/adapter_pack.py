@@ -28,6 +28,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,6 @@ _DENSELY = 0.4
 _TITLES_ONLY = frozenset({"man", "ddtp"})
 _MEASURED = ("en", "de", "fr", "es", "it", "ja", "zh-CN", "ko", "pt", "ru")
 _CHOSEN = 150
-_MOST_PIECES = 400_000
 
 Tokens = Callable[[Sequence[str]], list[list[int]]]
 
@@ -101,6 +101,7 @@ class Pack:
             for name, sides in _loaded(self._folders[0], "sets").items()
         }
 
+    @cached_property
     def model(self) -> E5S1:
         """The published weights."""
         from indexer.embed.e5s1 import E5S1
@@ -324,21 +325,24 @@ def pieces_of(vocabulary: Vocabulary, kept: Sequence[int]) -> Vocabulary:
 
 
 def used(texts: Iterable[str], tokenizer: Tokenizer) -> Counter[int]:
-    """How often each piece stands in some texts."""
-    counts = np.zeros(_MOST_PIECES, np.int64)
-    batch: list[str] = []
+    """How often each piece stands in some texts, the special ones left aside.
 
-    def count() -> None:
-        for encoding in tokenizer.encode_batch_fast(batch):
-            np.add.at(counts, encoding.ids, 1)
-        batch.clear()
-
+    Words are counted first, since the tokenizer cuts each by itself: there are ten times as many in the texts
+    as different ones.
+    """
+    words: Counter[str] = Counter()
     for text in texts:
-        batch.append(text)
-        if len(batch) == 1024:
-            count()
-    count()
-    return Counter({int(at): int(counts[at]) for at in np.flatnonzero(counts)})
+        words.update(text.split())
+    counts: Counter[int] = Counter()
+    different = list(words)
+    for first in range(0, len(different), 4096):
+        some = different[first : first + 4096]
+        for word, encoding in zip(
+            some, tokenizer.encode_batch_fast(some, add_special_tokens=False), strict=True
+        ):
+            for piece in encoding.ids:
+                counts[piece] += words[word]
+    return counts
 
 
 def _strings(content: object) -> Iterator[str]:
@@ -358,6 +362,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="the folder of refine_adapter.py")
     parser.add_argument("--to", type=Path, required=True, help="folder to write; it must not be there")
     parser.add_argument("--rare", type=int, default=1, help="leave out pieces that are used less often")
+    parser.add_argument(
+        "--fewest", type=int, default=2, help="leave out descriptions of packages in fewer languages"
+    )
     parser.add_argument("--guide", type=Path, help="sections as JSON lines on which is only measured")
     parser.add_argument("--second", nargs="*", default=[], help="languages that go into a folder PACK-2")
     arguments = parser.parse_args()
@@ -390,7 +397,12 @@ def pack(arguments: argparse.Namespace) -> None:
     tasks |= {"sample": sample_library(), "code": Task(*sides)}
     short = [shortened(section) for section in found if not is_held_out(section.page)]
     texts = sorted(
-        (section for section in short if section is not None), key=lambda s: (s.source, s.page, s.id)
+        (
+            section
+            for section in short
+            if section is not None and (section.source != "ddtp" or len(section.texts) >= arguments.fewest)
+        ),
+        key=lambda s: (s.source, s.page, s.id),
     )
     asked = {name: len(task.questions) for name, task in tasks.items()}
     _log.info("%d sections, %d functions, %s", len(texts), len(code), asked)

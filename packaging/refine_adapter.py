@@ -24,6 +24,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import pickle
 import random
@@ -289,7 +290,7 @@ def sections_of(work: Path) -> list[Section]:
 
 def packed_config(pack: Pack) -> dict[str, Any]:
     """What `Network` has to know of a packed model."""
-    header = pack.model().header
+    header = pack.model.header
     return {
         "num_attention_heads": header.heads,
         "layer_norm_eps": header.epsilon,
@@ -299,7 +300,7 @@ def packed_config(pack: Pack) -> dict[str, Any]:
 
 def packed_weights(pack: Pack) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """The published weights of a packed model."""
-    model = pack.model()
+    model = pack.model
     return {name: np.concatenate([*model.rows(name)]) for name in model.tensors}
 
 
@@ -325,14 +326,17 @@ def chosen(options: Options, changes: Sequence[str]) -> Options:
     return replace(options, **given)
 
 
-def train(refiner: Refiner, batches: Any, kept: Path | None, out: Callable[[], None]) -> None:
+def train(
+    refiner: Refiner, batches: Any, kept: Path | None, out: Callable[[bool], None], pause: float = math.inf
+) -> None:
     """Take steps until it is done, and keep what was learnt every few minutes.
 
     Args:
         refiner: What learns.
         batches: What it learns from.
         kept: Where everything that is needed to go on is kept, if anywhere.
-        out: Writes what was learnt so far.
+        out: Writes what was learnt so far, and is told whether that is all.
+        pause: Minutes after which the rest is left to a later run.
     """
     import torch
 
@@ -342,18 +346,21 @@ def train(refiner: Refiner, batches: Any, kept: Path | None, out: Callable[[], N
     first = refiner.steps
     for batch in batches:
         recent = [*recent[-19:], refiner.step(batch)]
-        if refiner.steps % 20 == 0 or refiner.steps - first in (1, 2, 5) or refiner.done >= 1:
+        last = refiner.done >= 1 or time.monotonic() - began > 60 * pause
+        if refiner.steps % 20 == 0 or refiner.steps - first in (1, 2, 5) or last:
             means = " ".join(f"{mean:.3f}" for mean in torch.stack(recent).mean(0).tolist())
             speed = 60 * (refiner.steps - first) / (time.monotonic() - began)
             _log.info("step %d, %.0f%%, %.1f a minute: %s", refiner.steps, 100 * refiner.done, speed, means)
-        if time.monotonic() - saved > _SAVE_EVERY_S or refiner.done >= 1:
+        if refiner.steps - first == 5 and refiner.network.device == "cuda":
+            _log.info("%.1f GiB at most", torch.cuda.max_memory_allocated() / 2**30)
+        if time.monotonic() - saved > _SAVE_EVERY_S or last:
             if kept is not None:
                 new = kept.with_suffix(".new")
                 torch.save(refiner.state(), new)
                 new.replace(kept)
-            out()
+            out(last)
             saved = time.monotonic()
-        if refiner.done >= 1:
+        if last:
             return
 
 
@@ -387,6 +394,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=0, help="that draw what is learnt from")
     parser.add_argument("--kept", type=Path, help="file for everything that is needed to go on")
     parser.add_argument("--resume", type=Path, nargs="?", const=Path(), help="go on with what was kept")
+    parser.add_argument(
+        "--pause", type=float, default=math.inf, help="stop after so many minutes of --minutes"
+    )
+    parser.add_argument("--done", type=float, default=0, help="part of --minutes that what was kept is from")
     arguments = parser.parse_args()
     if (arguments.work is None) == (arguments.pack is None) or (arguments.work and not arguments.start):
         parser.error("either --work and --start, or --pack")
@@ -421,7 +432,7 @@ def main() -> None:
     draw = Draw(items, code, tokenizer, options, arguments.device)
     resumed = arguments.resume and (kept if arguments.resume == Path() else arguments.resume)
     # Steps that an earlier run took are not taken again; after weights alone it is a new run.
-    first = 0
+    first = int(1e6 * arguments.done)
     if resumed and resumed.suffix != ".safetensors":
         import torch
 
@@ -440,6 +451,7 @@ def main() -> None:
     refiner = Refiner(network, loss_of(LanguageSpace(profile), options, arguments.device), options)
     if resumed:
         go_on(refiner, resumed)
+        refiner.done = arguments.done or refiner.done
     notes = {
         "options": json.dumps(asdict(options), sort_keys=True),
         "start": hashlib.sha256(
@@ -447,16 +459,17 @@ def main() -> None:
         ).hexdigest(),
     }
 
-    def out() -> None:
+    def out(last: bool) -> None:
         learnt = network.factors(options.rank)
         if packed is None:
             notes["packages"] = json.dumps(adapter_corpus.versions(arguments.work), sort_keys=True)
             learnt = join(start.factors, learnt, options.share)
         data = pack(learnt, {**notes, "steps": str(refiner.steps)})
-        arguments.out.write_bytes(data)
-        _log.info("%s: %d bytes, SHA-256 %s", arguments.out, len(data), hashlib.sha256(data).hexdigest())
+        file = arguments.out if last else arguments.out.with_stem(f"{arguments.out.stem}-{refiner.steps}")
+        file.write_bytes(data)
+        _log.info("%s: %d bytes, SHA-256 %s", file, len(data), hashlib.sha256(data).hexdigest())
 
-    train(refiner, batches, kept, out)
+    train(refiner, batches, kept, out, arguments.pause)
 
 
 if __name__ == "__main__":

@@ -263,6 +263,17 @@ def test_the_network_gives_the_vectors_of_transformers(refining: ModuleType, net
         torch.testing.assert_close(exact(wide), exact(part), rtol=1e-4, atol=1e-5)
 
 
+def test_parts_hold_each_text_once_and_little_else(networks: ModuleType) -> None:
+    texts = [[number] * number for number in (3, 40, 1, 41, 9, 12, 8)]
+    for device in ("cpu", "cuda"):
+        parts = networks.parts_of(texts, device)
+        for part in parts:
+            for ids, length, place in zip(part.ids, part.lengths, part.places, strict=True):
+                assert ids.tolist() == texts[place] + [0] * (part.ids.shape[1] - length)
+        assert sorted(place for part in parts for place in part.places) == [*range(7)]
+    assert [part.ids.shape for part in parts] == [(2, 48), (3, 16), (2, 8)]
+
+
 def _items(networks: ModuleType) -> tuple[list[Any], list[Any]]:
     def item(number: int, lang: str, asked: str, title: str = "") -> Any:
         questions = tuple((f"{number} {other}", other) for other in asked.split())
