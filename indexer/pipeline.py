@@ -619,11 +619,16 @@ class Pipeline:
             self._store.remove_below(folder)
 
     def _move(self, old: str, new: str, root: str, *, is_dir: bool) -> None:
+        # Another name may make it a file of another kind, which is read in another way.
+        other = not is_dir and kind_of(Path(old)) != kind_of(Path(new))
+        if other:
+            self._remove([old])
         with self._apply:
             with self._state:
                 for path in self._known_below(old) if is_dir else [old]:
                     self._drop(path)
-            self._store.move(old, new, root)
+            if not other:
+                self._store.move(old, new, root)
         # The catalog moved what it knew; a look at the disk finds what it did not know, such as
         # files that were waiting under the old name.
         if is_dir:
@@ -631,7 +636,7 @@ class Pipeline:
         else:
             with contextlib.suppress(OSError):
                 stat = Path(new).lstat()
-                self._enqueue(new, root, stat.st_size, stat.st_mtime_ns, order=0)
+                self._enqueue(new, root, stat.st_size, stat.st_mtime_ns, order=0, forced=other)
 
     def _lost_volumes(self) -> tuple[str, ...]:
         """Beginnings of the paths on disks that were mounted inside a folder and are not there now."""

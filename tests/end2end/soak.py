@@ -12,7 +12,11 @@ to come to rest, and its library is compared with one that a fresh service makes
 - the visible chunks (path, offsets, text) are the same;
 - the store finds nothing wrong with itself: every text has its vector, Chroma has them all and no others;
 - the data folder is at most 1.3 times the fresh one's;
-- no search failed but for a kill, and the service never ended by itself.
+- no search failed or hung but for the death of the service, and the service never ended by itself.
+
+A second folder is never touched. After each death and at the end its files and passages must be in the
+library as they were, at once and without anything being indexed again, and a question about them must always
+find them.
 
 Exits with 1 and says what is wrong when one of them does not hold. The same seed makes the same changes in
 the same order; where kills fall in the service's work differs from run to run.
@@ -52,6 +56,7 @@ QUESTIONS = (
     "pasos",
     "炊飯器",
 )
+ANCHOR, ANCHORED = "anchor.md", "The quexalotl archive of Tlamanca lists seven bronze keys."
 # A search may wait for a service that has just been killed and loads its model again.
 _PATIENCE_S = 120.0
 # Disk of the soaked library against that of a fresh one.
@@ -79,6 +84,11 @@ class Library:
         self.rng = rng
         self.tally = tally
         self.kills = 0
+        self.deaths = 0
+        # What is never changed, and what the library acknowledged to have of it.
+        self.kept = files.parent / "kept"
+        self.acknowledged: tuple[int, int] | None = None
+        self._left = False
         # Held while a kill is under way, so that a death that nobody wanted is told from it.
         self.killing = threading.Event()
         self._number = 0
@@ -216,15 +226,37 @@ class Library:
 
     def leave(self) -> None:
         """Take a folder out of the library and put it back."""
+        self._left = True
         with contextlib.suppress(IndexerError), self.client() as client:
             client.remove_folder(self.files)
             self.pause(2.0)
         self.enter()
 
-    def enter(self) -> None:
+    def keep(self) -> None:
+        """Have the folder that is never touched indexed, and note what was acknowledged."""
+        shutil.copytree(SAMPLE, self.kept)
+        (self.kept / ANCHOR).write_text(f"# Keys\n\n{ANCHORED}\n", encoding="utf-8")
         with self.client() as client:
-            if str(self.files) not in {folder.path for folder in client.folders()}:
+            client.add_folder(self.kept)
+            for status in client.watch():
+                if status.state == "watching" and not status.waiting and status.files:
+                    break
+        with self.client() as client:
+            (folder,) = client.folders()
+        self.acknowledged = folder.files, folder.chunks
+
+    def enter(self) -> None:
+        """See that the library still has its folders, and add the one that `leave` took out."""
+        with self.client() as client:
+            there = {folder.path: folder for folder in client.folders()}
+            kept = there.get(str(self.kept))
+            if kept is None or (kept.files, kept.chunks) != self.acknowledged:
+                self.tally.faults.append(f"of {self.acknowledged} acknowledged there is left: {kept}")
+            if str(self.files) not in there:
+                if not self._left:
+                    self.tally.faults.append("the folder is not in the library any more")
                 client.add_folder(self.files)
+            self._left = False
 
     def set_paused(self) -> None:
         with contextlib.suppress(IndexerError), self.client() as client:
@@ -235,7 +267,6 @@ class Library:
 
     def kill(self) -> None:
         """SIGKILL for the service, or for one or more of its children."""
-        self.killing.set()
         try:
             with contextlib.suppress(IndexerError, psutil.NoSuchProcess):
                 with self.client() as client:
@@ -246,8 +277,10 @@ class Library:
                         with contextlib.suppress(psutil.NoSuchProcess):
                             victim.kill()
                 else:
+                    self.killing.set()
                     service.kill()
                     psutil.wait_procs([service, *children], timeout=30)
+                    self.deaths += 1
                 self.kills += 1
             self.enter()
         finally:
@@ -268,6 +301,7 @@ class Library:
     def stop(self) -> None:
         """An orderly end, and the next start."""
         self.killing.set()
+        self.deaths += 1
         try:
             with contextlib.suppress(IndexerError):
                 stop(self.data)
@@ -303,21 +337,29 @@ def ask(library: Library, over: threading.Event) -> None:
     tally = library.tally
     while not over.is_set():
         began = time.monotonic()
-        kills = library.kills
+        deaths = library.deaths
         disturbed = library.killing.is_set()
         try:
             with library.client() as client:
                 while not over.is_set():
                     began = time.monotonic()
-                    client.search(rng.choice(QUESTIONS))
+                    if rng.random() < 0.2:
+                        found = client.search(ANCHORED, limit=50)
+                        if ANCHOR not in {Path(hit.path).name for hit in found.hits}:
+                            tally.faults.append("what was never touched is not found")
+                    else:
+                        client.search(rng.choice(QUESTIONS))
                     tally.asked += 1
                     tally.slowest_s = max(tally.slowest_s, time.monotonic() - began)
                     over.wait(0.2)
         except IndexerError as error:
-            if disturbed or library.killing.is_set() or library.kills != kills:
+            if disturbed or library.killing.is_set() or library.deaths != deaths:
                 tally.lost_to_kills += 1
             else:
                 tally.faults.append(f"a search failed: {error.title}: {error.message}")
+        except Exception as error:
+            tally.faults.append(f"a search failed: {type(error).__name__}: {error}")
+            raise
         if time.monotonic() - began > _PATIENCE_S:
             tally.faults.append(f"a search took {time.monotonic() - began:.0f} s")
 
@@ -351,6 +393,10 @@ def compare(library: Library, base: Path) -> None:
     faults = library.tally.faults
     stop(library.data)
     found, wrong = visible(library.data)
+    beside = {chunk for chunk in found if chunk[0].startswith(f"{library.kept}/")}
+    found -= beside
+    if library.acknowledged is None or len(beside) != library.acknowledged[1]:
+        faults.append(f"{len(beside)} passages of {library.acknowledged} that were never touched")
     faults += [f"the soaked library: {line}" for line in wrong]
     fresh = base / "fresh"
     index(fresh, library.files)
@@ -400,8 +446,9 @@ def soak(base: Path, minutes: float, seed: int) -> Tally:
         library = Library(files, (place or base) / "data", rng, tally)
         chosen = library.actions(place is not None)
         over = threading.Event()
-        library.enter()
-        asking = threading.Thread(target=ask, args=(library, over), name="asking")
+        library.keep()
+        library.leave()  # nothing to take out yet
+        asking = threading.Thread(target=ask, args=(library, over), name="asking", daemon=True)
         asking.start()
         began = time.monotonic()
         said = began
@@ -422,6 +469,10 @@ def soak(base: Path, minutes: float, seed: int) -> Tally:
         finally:
             over.set()
             asking.join(_PATIENCE_S)
+        if asking.is_alive():
+            tally.faults.append("a search never ended")
+        if tally.asked < minutes:
+            tally.faults.append(f"only {tally.asked} searches")
         settle(library, 600)
         compare(library, base)
     return tally

@@ -325,6 +325,22 @@ def test_a_lone_change_is_taken_up_whoever_else_waits(bench: Bench) -> None:
     assert len(bench.known) == 10
 
 
+@pytest.mark.parametrize(("before", "after", "read"), [("a.md", "b.html", 2), ("a.md", "b.md", 1)])
+def test_a_file_that_gets_the_name_of_another_kind_is_read_as_that(
+    bench: Bench, before: str, after: str, read: int
+) -> None:
+    bench.pipeline.start()
+    old = bench.write(before, "one\ntwo")
+    bench.changed(old)
+    bench.rest()
+    new = old.rename(bench.root / after)
+    bench.changed(new, kind="move", old=old)
+    bench.rest()
+    assert bench.known == {after: "indexed"}
+    assert bench.pool.prepared == [before, after][:read]
+    assert sorted(bench.encoder.texts) == ["one", "two"], "vectors are kept"
+
+
 def test_moves_and_copies_embed_nothing(bench: Bench) -> None:
     bench.pipeline.start()
     old = bench.write("old.txt", "one\ntwo")
