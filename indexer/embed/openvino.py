@@ -47,7 +47,7 @@ GRAPH = "model.xml"
 TABLE = "table.npy"
 
 # Raise this whenever a translation or a choice would come out otherwise.
-_FORMAT = 2
+_FORMAT = 3
 # Padded tokens a batch: its activations stay in the second-level cache.
 _BUDGET = 1_024
 # Numbers of a token's activations that share a scale when they are rounded to 8 bits.

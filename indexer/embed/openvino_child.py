@@ -112,13 +112,16 @@ def _translate(order: Order) -> Findings:
         return OpenVinoEncoder(folder, target, order.threads, graph=graphs[name], findings=found[name])
 
     encoders: dict[str, Any] = {}
-    if "int8" in names:
+    # Only for who asks for 8 bits: with one scale for a tensor all vectors of a language shift a little the
+    # same way (0.0027 in a component of their mean), away from the means that are shipped.
+    if order.precision == "int8":
         found[_CALIBRATED] = found["int8"]
         try:
             graphs[_CALIBRATED] = calibrated(graph, engine, _sample(load("int8")))
             encoders[_CALIBRATED] = load(_CALIBRATED)
         except (RuntimeError, FatalError):  # of a stranger's model; the others may do
             traceback.print_exc()
+    if "int8" in names:
         graphs["int8"] = in_groups(graph)
     encoders |= {name: load(name) for name in names}
     names = list(encoders)
