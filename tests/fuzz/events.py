@@ -250,6 +250,9 @@ class Hand:
 
     @staticmethod
     def _remove(path: Path) -> None:
+        if path.is_symlink():  # perhaps to a root, which os.walk would follow
+            path.unlink()
+            return
         # Not shutil.rmtree: it would wait for ever for a pipe that takes the place of a folder meanwhile.
         for folder, folders, files in os.walk(path, topdown=False):
             for name in (*files, *folders):
@@ -477,6 +480,7 @@ def run(
                     figures.rounds += 1
                     figures.operations += share * at_once
                     wrong = follower.wrong()
+                    assert all(root.is_dir() for root in roots), "the hands took a root away"
                     figures.findings += [f"round {figures.rounds}, {kind}: {line}" for line in wrong]
                     if wrong or figures.operations >= operations:
                         break
