@@ -15,7 +15,9 @@ random moment of it:
 The victim is the service, its Chroma, a child that reads files, or whatever other child it has. Where a child
 dies, the service must live on. At the end the folder is indexed once more, undisturbed, into a library of its
 own, and every visible chunk (path, offsets, text) is compared; `dragoman check` must find nothing; and the
-raw files of the data folder must not hold a word of the folder that was removed.
+raw files of the data folder must not hold a word of the folder that was removed. Another folder is never
+touched: before each round its files and passages must be in the library as acknowledged, before anything is
+indexed again.
 
 Exits with 1 and says what differs, or what went wrong on the way.
 """
@@ -120,6 +122,12 @@ class Rough:
         self.seen = ""  # the last status that somebody waited over
         self.killed: Counter[str] = Counter()
         shutil.copytree(folder, self.files)
+        self.kept = base / "kept"
+        self.kept.mkdir()
+        for number in range(6):
+            text = f"Number {number} of what nobody touches is about lamps, boats and bread. " * (5 + number)
+            (self.kept / f"{number}.txt").write_text(text, encoding="utf-8")
+        self.acknowledged: tuple[int, int] | None = None
         self.secret.mkdir()
         for number in range(8):
             text = f"The {SECRET} number {number} lives in the deep sea. " * 30
@@ -141,6 +149,7 @@ class Rough:
         patience = self.rng.choice((0.3, 2.0, 10.0)) * self.rng.random()
         try:
             with IndexerClient(self.data) as client:
+                self.lost(client)
                 if scene == "client":
                     return f"{number} {scene}: {self.kill_client(client, patience)}"
                 beside = threading.Thread(target=self.play, args=(self.scenes[scene],), daemon=True)
@@ -158,6 +167,22 @@ class Rough:
             return self.faults[-1]
         self.killed[what.split()[0]] += 1
         return f"{number} {scene}: {what} after {patience:.2f} s"
+
+    def keep(self) -> None:
+        """Have the folder that nobody touches indexed, and note what was acknowledged of it."""
+        index(self.data, self.kept)
+        with IndexerClient(self.data) as client:
+            (folder,) = client.folders()
+        self.acknowledged = folder.files, folder.chunks
+
+    def lost(self, client: IndexerClient) -> None:
+        """Note whether a folder is gone, or something of the one that nobody touches."""
+        there = {Path(folder.path): folder for folder in client.folders()}
+        if self.files not in there:
+            self.faults.append("the folder is not in the library any more")
+        kept = there.get(self.kept)
+        if kept is None or (kept.files, kept.chunks) != self.acknowledged:
+            self.faults.append(f"of {self.acknowledged} acknowledged there is left: {kept}")
 
     def play(self, scene: Callable[[IndexerClient], None]) -> None:
         """Begin something through a connection of its own, which may be cut at any moment."""
@@ -200,12 +225,13 @@ class Rough:
                 if not told:
                     return
 
-    def check(self, client: IndexerClient) -> None:
-        """Check and repair; nothing that was killed may have left anything to repair."""
-        with contextlib.closing(client.check(repair=True)) as messages:
+    def check(self, client: IndexerClient, *, settled: bool = False) -> None:
+        """Check, and repair unless all has settled; no kill may have left anything to repair."""
+        with contextlib.closing(client.check(repair=not settled)) as messages:
             for message in messages:
                 if isinstance(message, api.Checked):
-                    wrong = [d for d in message.differences if d.part != "files" and not d.harmless]
+                    parts = [d for d in message.differences if settled or d.part != "files"]
+                    wrong = [d for d in parts if not d.harmless]
                     self.faults += [f"check: {d.count} {d.what}" for d in wrong]
 
     def switch(self, client: IndexerClient) -> None:
@@ -293,7 +319,8 @@ class Rough:
                 if status.state == "watching" and status.switch is None and not status.notices:
                     break
         with IndexerClient(self.data) as client:
-            self.check(client)
+            self.lost(client)
+            self.check(client, settled=True)
 
     def traces(self) -> list[str]:
         """Files of the data folder in which the folder that was removed is still to be read."""
@@ -323,16 +350,24 @@ def main() -> int:
         base = Path(folder).resolve()
         model = tiny_models.sentence("qwen3", base / "models" / "tiny-qwen3")
         rough = Rough(base, options.folder.resolve(), model, random.Random(options.seed))
+        with (
+            IndexerClient(rough.data) as client,
+            contextlib.closing(client.install_model(str(model))) as installing,
+        ):
+            for _ in installing:
+                pass
+        rough.keep()
         with IndexerClient(rough.data) as client:
-            with contextlib.closing(client.install_model(str(model))) as installing:
-                for _ in installing:
-                    pass
             client.add_folder(rough.files)
         for number in range(1, options.kills + 1):
             print(rough.once(number), flush=True)
         rough.settle()
         stop(rough.data)
         found, faults = visible(rough.data)
+        kept = {chunk for chunk in found if chunk[0].startswith(f"{rough.kept}/")}
+        found -= kept
+        if len(kept) != (rough.acknowledged or (0, 0))[1]:
+            faults.append(f"{len(kept)} passages of {rough.acknowledged} that nobody touched")
         traces = rough.traces()
         calm = base / "calm"
         took = index(calm, rough.files)
