@@ -231,7 +231,7 @@ class Rough:
             for message in messages:
                 if isinstance(message, api.Checked):
                     parts = [d for d in message.differences if settled or d.part != "files"]
-                    wrong = [d for d in parts if not d.harmless]
+                    wrong = [d for d in parts if not d.harmless or (settled and d.part == "files")]
                     self.faults += [f"check: {d.count} {d.what}" for d in wrong]
 
     def switch(self, client: IndexerClient) -> None:
@@ -319,6 +319,12 @@ class Rough:
                 if status.state == "watching" and status.switch is None and not status.notices:
                     break
         with IndexerClient(self.data) as client:
+            # A service that has just begun says so for a moment before it has looked at the first folder.
+            calm = 0
+            while calm < 5:
+                status = client.status()
+                calm = calm + 1 if status.state == "watching" and not status.waiting else 0
+                time.sleep(0.5)
             self.lost(client)
             self.check(client, settled=True)
 
