@@ -161,7 +161,8 @@ class InotifySource:
                     self._lost()
 
     def _lost(self) -> None:
-        for root in list(self._roots):
+        for root, rules in list(self._roots.items()):
+            rules.forget()  # what says what is ignored may have changed unseen
             self._watch_new(root)
             self._on_event(Event("rescan", root, True))
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -491,6 +492,23 @@ def test_a_folder_that_gives_way_to_a_link_is_gone(followers: Make, root: Path, 
     follower.quiet()
     assert {Path(path).name for path in follower.files} == {"a.txt", "b.txt", "dir"}
     assert follower.is_true()
+
+
+def test_events_that_were_lost_may_have_been_of_ignore_files(followers: Make, root: Path) -> None:
+    (root / ".ignore").write_text("dir/\n")
+    follower = followers()
+    follower.add(root)
+    source: Any = follower.watcher._source
+    assert str(root / "dir") not in source._wd
+    assert follower.rules[str(root)].ignored(str(root / "dir"), True)  # and remembered
+    with source._lock:
+        (root / ".ignore").unlink()
+        os.read(source._fd, 1 << 18)
+        source._lost()
+        assert str(root / "dir" / "deep") in source._wd
+    follower.quiet()
+    assert follower.is_true()
+    assert len(follower.files) == 4
 
 
 def test_any_interleaving_of_events_ends_in_the_true_state(tmp_path: Path) -> None:
