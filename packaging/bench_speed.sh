@@ -31,7 +31,7 @@ fi
     echo "== encoder"; "$beside/bin/python" -W ignore -m tests.bench.encoder $encoder
     echo "== pipeline"; $python -m tests.bench.pipeline $pipeline
     echo "== rescan"; $python -m tests.bench.rescan $rescan
-    echo "== store"; $python -m tests.bench.store $store
     echo "== window"; $python -m tests.bench.stalls $stalls
     echo "== manners"; $python -m tests.bench.manners
+    echo "== store"; $python -m tests.bench.store $store
 }
