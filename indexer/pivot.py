@@ -1,0 +1,600 @@
+"""Words of many languages brought to one: English stems, which stand for concepts here.
+
+Dense vectors find what is about the same; they do not say that two texts name the same thing. Words do, but
+only within a language. So every term of a passage and of a query becomes a distribution over English stems,
+with the probabilities that a bilingual lexicon learnt from translated text, and both are compared there: the
+probabilistic structured queries of Darwish & Oard ("Probabilistic structured query methods", SIGIR 2003),
+with English as the pivot and the translation on either side. Inflected forms and synonyms meet there, too.
+
+`packaging/train_lexicon.py` makes the lexicons below `lexicons/`, one a language. docs/LEXICON.md tells from
+what, and what that is worth.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import itertools
+import math
+import re
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.analysis import MAX_TERM
+from indexer.analysis import terms as analysed
+from indexer.errors import FatalError
+from indexer.segment import SCRIPT_DECIDES
+
+LEXICONS = Path(__file__).parent / "lexicons"
+ENGLISH = "en"
+# Passages whose words are taken for English as they are.
+_AS_ENGLISH = frozenset({ENGLISH, "code", ""})
+# Raised when the same text and lexicons come to other concepts.
+_VERSION = 1
+
+Ids = npt.NDArray[np.uint32]
+Weights = npt.NDArray[np.float32]
+
+# Concepts of a passage are kept as id << 4 | level; how often one is to be expected, by level.
+_LEVELS = np.array([0.1, 0.15, 0.22, 0.33, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 16, 23], np.float32)
+_LEVEL_BITS = 4
+_MOST_CONCEPTS = 600
+# Ids of stems that no lexicon knows begin here and are made of their checksum.
+_UNKNOWN = 1 << 16
+_IDS = 1 << 28
+# Probabilities are flattened by this power: a lexicon is surer of its first translation than it should be.
+_FLATTEN = 0.7
+_LEAST_ODDS = 0.03
+# English words stand in the texts of all languages, and some are words of theirs: a short query that could be
+# in English is (in nats).
+_FOR_ENGLISH = 2.5
+_FOR_USUAL = 2.0
+# So sure must a language be for a query to be glossed: the gloss of another would be beside the point.
+_GLOSSED = 0.6
+_LONGEST = 64  # terms of a query that are translated
+
+_KATAKANA = re.compile("[\u30a1-\u30fa\u30fc]{2,}")
+_HIRAGANA = re.compile("[\u3041-\u309f]+")
+_IDEOGRAPH = re.compile("[\u2e80-\u9fff]")
+# No Japanese word begins with a small letter or a lengthened vowel.
+_NO_START = frozenset("ーッャュョァィゥェォン")
+_COMPOUNDING = frozenset({"de", "nl", "sv", "da", "fi", "hu"})
+_LINKS = ("", "s", "es", "n", "en", "er", "e")
+_PART = 4  # letters of the parts of a compound
+_LONGEST_KATAKANA = 12  # of the parts of one in Katakana
+
+
+_T = TypeVar("_T")
+
+
+class Stemmer(Protocol):
+    """What snowballstemmer gives, and PyStemmer where that is installed."""
+
+    def stemWord(self, word: str) -> str:  # noqa: N802  their name
+        """The stem of a word in lower case."""
+
+
+class Concepts(NamedTuple):
+    """What a text is about, as far as its words tell.
+
+    Attributes:
+        ids: uint32 (n,), ascending.
+        weights: float32 (n,); in a passage how often each is to be expected, in a query how far it is meant.
+    """
+
+    ids: Ids
+    weights: Weights
+
+
+NO_CONCEPTS = Concepts(np.zeros(0, np.uint32), np.zeros(0, np.float32))
+
+
+class Passages(NamedTuple):
+    """The concepts of several passages.
+
+    Attributes:
+        rows: int64 (n,): which passage.
+        ids: uint32 (n,): which concept.
+        weights: float32 (n,): how often it is to be expected there.
+    """
+
+    rows: npt.NDArray[np.int64]
+    ids: Ids
+    weights: Weights
+
+
+class Usage(NamedTuple):
+    """How common concepts are in a library, by some of its passages.
+
+    Attributes:
+        passages: How many were looked at.
+        length: Mean sum of a passage's weights.
+        ids: uint32 (n,), ascending.
+        among: How many of them have each concept, float32 (n,); one that may be meant counts in part.
+    """
+
+    passages: int
+    length: float
+    ids: Ids
+    among: Weights
+
+
+# --- terms ----------------------------------------------------------------------------------
+
+
+def stem(term: str) -> str:
+    """An English word without its endings, by Porter's second stemmer; what is no word stays as it is."""
+    return _stemmer().stemWord(term) if term.isalpha() and term.isascii() else term
+
+
+@functools.cache
+def _stemmer() -> Stemmer:
+    from snowballstemmer import stemmer
+
+    found: Stemmer = stemmer("english")
+    return found
+
+
+def lexical_terms(text: str, found: Iterable[str] | None = None) -> list[str]:
+    """The terms that are translated.
+
+    Args:
+        text: Any text.
+        found: What `analysis.terms` made of it, where that is known already.
+
+    Returns:
+        Those terms, but for what means nothing by itself: pairs of Hiragana and single ideographs. Words in
+        Katakana are whole, since their pairs mean nothing either.
+    """
+    if text.isascii():
+        return list(analysed(text) if found is None else found)
+    words: list[str] = []
+    if _KATAKANA.search(text := unicodedata.normalize("NFKC", text)):
+        words = [_short(word) for word in _KATAKANA.findall(text)]
+        found = analysed(_KATAKANA.sub(" ", text))
+    elif found is None:
+        found = analysed(text)
+    kept = [term for term in found if not _HIRAGANA.fullmatch(term)]
+    # One ideograph alone is kept where nothing else is.
+    return ([term for term in kept if not _IDEOGRAPH.fullmatch(term)] or kept) + words
+
+
+def _short(word: str) -> str:
+    """A word in Katakana without the lengthened last vowel that some write and others do not."""
+    return word[:-1] if len(word) > 3 and word.endswith("ー") else word
+
+
+def _key(term: str) -> int:
+    return zlib.crc32(term.encode("utf-8", "replace"))
+
+
+def _keys(found: Sequence[str]) -> Ids:
+    return np.fromiter(map(_key, found), np.uint32, len(found))
+
+
+# --- lexicons -------------------------------------------------------------------------------
+
+
+class _Table:
+    """Sorted keys and what each stands for."""
+
+    def __init__(self, keys: Ids) -> None:
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def places(self, keys: Ids) -> npt.NDArray[np.int64]:
+        """Where the keys are; -1 for those that are not."""
+        if not len(self._keys):
+            return np.full(len(keys), -1, np.int64)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, at, -1)
+
+
+class _Lexicon:
+    """What the words of a language mean, and how often they are used."""
+
+    def __init__(self, content: bytes) -> None:
+        with _opened(content) as arrays:
+            self.table = _Table(_undone(arrays["keys"]))
+            sizes = arrays["sizes"].astype(np.int64)
+            self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+            self._concepts = arrays["concepts"].astype(np.uint16)
+            self._chances = arrays["chances"].astype(np.uint8)
+            self._uses = arrays["uses"].astype(np.uint8)
+            self._total = float(arrays["total"])
+        if not len(self.table) == len(sizes) == len(self._uses) or not (
+            self._starts[-1] == len(self._concepts) == len(self._chances)
+        ):
+            raise ValueError("its parts do not fit together")
+
+    def entries(self, places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Ids, Weights]:
+        """Which of the places, which concept and how likely it is meant, for every translation of them."""
+        sizes = self._starts[places + 1] - self._starts[places]
+        which = np.repeat(np.arange(len(places)), sizes)
+        at = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + self._starts[places][which]
+        chances = (self._chances[at].astype(np.float32) / 255) ** _FLATTEN
+        return which, self._concepts[at].astype(np.uint32), chances
+
+    def surprise(self, places: npt.NDArray[np.int64]) -> float:
+        """How little these words (-1: unknown) are to be expected in the language, in nats."""
+        uses = np.where(places >= 0, 2.0 ** (self._uses[places] / 4), 0.5)
+        return float((math.log(self._total) - np.log(uses)).sum())
+
+
+class _English:
+    """The concepts: English stems."""
+
+    def __init__(self, content: bytes) -> None:
+        with _opened(content) as arrays:
+            words = arrays["words"].tobytes().decode().split("\n")
+            self._uses = arrays["uses"].astype(np.uint8)
+            self._total = float(arrays["total"])
+            # Not made of the words again: stemming them all takes a second.
+            keys = _undone(arrays["keys"])
+            self._order = arrays["order"].astype(np.int64)
+        self._words = words
+        self._table = _Table(keys)
+        if not len(words) == len(self._uses) == len(keys) == len(self._order) or not len(words):
+            raise ValueError("its parts do not fit together")
+
+    def word(self, number: int) -> str:
+        """How a concept is usually written."""
+        return self._words[number]
+
+    def ids(self, found: Sequence[str]) -> Ids:
+        """The concept of each word."""
+        keys = _keys([_stem(word) for word in found])
+        places = self._table.places(keys)
+        unknown = _UNKNOWN + keys % np.uint32(_IDS - _UNKNOWN)
+        return np.where(places >= 0, self._order[places], unknown).astype(np.uint32)
+
+    def surprise(self, found: Sequence[str]) -> float:
+        """As `_Lexicon.surprise`."""
+        ids = self.ids(found)
+        known = ids < _UNKNOWN
+        uses = np.where(known, 2.0 ** (self._uses[np.where(known, ids, 0)] / 4), 0.5)
+        return float((math.log(self._total) - np.log(uses)).sum())
+
+
+_stem = functools.lru_cache(1 << 14)(stem)
+
+
+def _opened(content: bytes) -> np.lib.npyio.NpzFile:
+    file: np.lib.npyio.NpzFile = np.load(io.BytesIO(content), allow_pickle=False)
+    return file
+
+
+def _planes(keys: Ids) -> npt.NDArray[np.uint8]:
+    """The bytes of the differences of ascending keys, which pack better than the keys."""
+    differences = np.diff(keys, prepend=np.uint32(0)).astype("<u4").view(np.uint8).reshape(-1, 4)
+    return np.ascontiguousarray(differences.T)
+
+
+def _undone(planes: npt.NDArray[np.uint8]) -> Ids:
+    """Ascending keys from the bytes of their differences, the lowest bytes first."""
+    return np.cumsum(np.ascontiguousarray(planes.T).view("<u4")[:, 0], dtype=np.uint32)
+
+
+def save_lexicon(meanings: Mapping[str, Sequence[tuple[int, float]]], uses: Mapping[str, int]) -> bytes:
+    """The content of a language's file.
+
+    Args:
+        meanings: For each term the concepts it is translated by, and how likely each is (0 to 1).
+        uses: How often each term was seen.
+    """
+    found = {_key(term): term for term in meanings}
+    keys = np.array(sorted(found), np.uint32)
+    ordered = [found[key] for key in keys.tolist()]
+    return _packed(
+        keys=_planes(keys),
+        sizes=np.array([len(meanings[term]) for term in ordered], np.uint8),
+        concepts=np.array([c for term in ordered for c, _ in meanings[term]], np.uint16),
+        chances=np.array([max(1, round(p * 255)) for term in ordered for _, p in meanings[term]], np.uint8),
+        uses=_quarters([uses[term] for term in ordered]),
+        total=np.array(float(sum(uses.values()))),
+    )
+
+
+def save_concepts(words: Sequence[str], uses: Sequence[int]) -> bytes:
+    """The content of the file of concepts.
+
+    Args:
+        words: How each is usually written; its `stem` is what it is known by, its place its number.
+        uses: How often it was seen.
+    """
+    keys = _keys([stem(word) for word in words])
+    order = np.argsort(keys, kind="stable")
+    return _packed(
+        keys=_planes(keys[order]),
+        order=order.astype(np.uint16),
+        words=np.frombuffer("\n".join(words).encode(), np.uint8),
+        uses=_quarters(uses),
+        total=np.array(float(sum(uses))),
+    )
+
+
+def _quarters(uses: Sequence[int]) -> npt.NDArray[np.uint8]:
+    return np.array([min(255, round(4 * math.log2(max(1, n)))) for n in uses], np.uint8)
+
+
+def _packed(**arrays: npt.NDArray[np.generic]) -> bytes:
+    """The same bytes for the same arrays, unlike `numpy.savez`, which notes the time."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in arrays.items():
+            part = io.BytesIO()
+            np.lib.format.write_array(part, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), part.getvalue(), zipfile.ZIP_DEFLATED, 9)
+    return out.getvalue()
+
+
+# --- the pivot ------------------------------------------------------------------------------
+
+
+class Pivot:
+    """Brings the words of texts to concepts. Lexicons are read when they are first needed, by any thread.
+
+    Args:
+        folder: Where the lexicons are.
+    """
+
+    def __init__(self, folder: Path = LEXICONS) -> None:
+        self._folder = folder
+        self._lexicons: dict[str, _Lexicon] = {}
+        self.languages = frozenset(file.stem for file in folder.glob("*.npz"))
+        """Those whose words are known, English among them."""
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Names the lexicons; concepts of passages under another key must not be compared."""
+        digest = hashlib.blake2b(bytes([_VERSION]), digest_size=6)
+        for file in sorted(self._folder.glob("*.npz")):
+            # The archives' own checksums, so that 11 MB need not be read for it.
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    sums = [part.CRC for part in archive.infolist()]
+            except (OSError, zipfile.BadZipFile) as error:
+                raise FatalError(
+                    "A lexicon is damaged", f"{file.stem}: {error}. Install Dragoman again."
+                ) from error
+            digest.update(f"{file.name} {sums}\n".encode())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def _english(self) -> _English:
+        return self._read(ENGLISH, _English)
+
+    def _content(self, lang: str) -> bytes:
+        try:
+            return (self._folder / f"{lang}.npz").read_bytes()
+        except OSError as error:
+            raise FatalError(
+                "A lexicon cannot be read", f"{error.strerror}. Install Dragoman again."
+            ) from error
+
+    def _read(self, lang: str, kind: Callable[[bytes], _T]) -> _T:
+        try:
+            return kind(self._content(lang))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise FatalError("A lexicon is damaged", f"{lang}: {error}. Install Dragoman again.") from error
+
+    def _lexicon(self, lang: str) -> _Lexicon | None:
+        if lang in _AS_ENGLISH or lang not in self.languages:
+            return None
+        if lang not in self._lexicons:
+            self._lexicons[lang] = self._read(lang, _Lexicon)
+        return self._lexicons[lang]
+
+    @property
+    def loaded(self) -> bool:
+        """Whether all lexicons have been read."""
+        return len(self._lexicons) >= len(self.languages - _AS_ENGLISH)
+
+    def load(self) -> None:
+        """Read all lexicons, so that no query has to wait for that."""
+        for lang in sorted(self.languages):
+            self._lexicon(lang)
+
+    # --- passages --------------------------------------------------------------------------
+
+    def passage(self, found: Sequence[str], lang: str) -> bytes:
+        """What a passage is about, in the form that is stored.
+
+        Args:
+            found: Its terms, of `lexical_terms`.
+            lang: Its language as `segment.language` names it, or ``code``.
+
+        Returns:
+            uint32, little endian, ascending: concept << 4 | how often it is to be expected, in 16 levels.
+        """
+        counts = Counter(found)
+        concepts = self._translated(list(counts), np.array(list(counts.values()), np.float32), lang)
+        ids, weights = concepts
+        kept = weights >= _LEVELS[0]
+        ids, weights = ids[kept], weights[kept]
+        if len(ids) > _MOST_CONCEPTS:
+            most = np.sort(np.argpartition(-weights, _MOST_CONCEPTS)[:_MOST_CONCEPTS])
+            ids, weights = ids[most], weights[most]
+        middles = np.sqrt(_LEVELS[:-1] * _LEVELS[1:])
+        levels = np.searchsorted(middles, weights).astype(np.uint32)
+        packed: bytes = (ids << np.uint32(_LEVEL_BITS) | levels).astype("<u4").tobytes()
+        return packed
+
+    def _translated(self, found: Sequence[str], times: Weights, lang: str) -> Concepts:
+        """Concepts of distinct terms; words that the lexicon does not know stand for themselves."""
+        lexicon = self._lexicon(lang)
+        if lexicon is None:
+            kept = [n for n, term in enumerate(found) if lang in _AS_ENGLISH or term.isascii()]
+            return _summed([(self._english.ids([found[n] for n in kept]), times[kept])])
+        places = lexicon.table.places(_keys(found))
+        known = np.flatnonzero(places >= 0)
+        which, ids, chances = lexicon.entries(places[known])
+        summands = [(ids, chances * times[known][which])]
+        themselves, taken = [], []
+        for n in np.flatnonzero(places < 0).tolist():
+            parts = _parts(found[n], lang, lexicon.table)
+            if parts:
+                which, ids, chances = lexicon.entries(lexicon.table.places(_keys(parts)))
+                summands.append((ids, chances * times[n]))
+            elif found[n].isascii():
+                themselves.append(found[n])
+                taken.append(n)
+        if themselves:
+            summands.append((self._english.ids(themselves), times[taken]))
+        return _summed(summands)
+
+    # --- queries ---------------------------------------------------------------------------
+
+    def query(self, text: str, odds: Mapping[str, float]) -> Concepts:
+        """What a query is about.
+
+        Args:
+            text: As a person typed it.
+            odds: How likely it is in which language.
+        """
+        found = list(dict.fromkeys(lexical_terms(text)))[:_LONGEST]
+        once = np.ones(len(found), np.float32)
+        summands = []
+        for lang, chance in odds.items():
+            if chance >= _LEAST_ODDS:
+                ids, weights = self._translated(found, once, lang)
+                summands.append((ids, weights * np.float32(chance)))
+        ids, weights = _summed(summands)
+        return Concepts(ids, np.minimum(weights, 1.0))
+
+    def languages_of(self, text: str, told: str, usual: Collection[str] = ()) -> dict[str, float]:
+        """In which languages with a lexicon a query may be, by how its words are used.
+
+        Args:
+            text: As a person typed it.
+            told: What `segment.language` says. Where that is by its script, or names a language without a
+                lexicon, it is believed; else words tell more.
+            usual: Languages in which the person has files, and so rather asks than in others.
+
+        Returns:
+            Odds that add up to 1, or none where no lexicon has anything of it.
+        """
+        if told and (told in SCRIPT_DECIDES or told not in self.languages):
+            return {told: 1.0} if told in self.languages else {}
+        found = list(dict.fromkeys(lexical_terms(text)))[:_LONGEST]
+        if not found:
+            return {}
+        keys = _keys(found)
+        surprises = {ENGLISH: self._english.surprise(found) - _FOR_ENGLISH}
+        for lang in self.languages - {ENGLISH}:
+            lexicon = self._lexicon(lang)
+            if lexicon is not None:
+                places = lexicon.table.places(keys)
+                if (places >= 0).any():
+                    surprises[lang] = lexicon.surprise(places)
+        for lang in surprises.keys() & set(usual):
+            surprises[lang] -= _FOR_USUAL
+        least = min(surprises.values())
+        likely = {lang: math.exp(least - s) for lang, s in surprises.items() if s - least < 12}
+        total = sum(likely.values())
+        return {lang: chance / total for lang, chance in likely.items()}
+
+    def gloss(self, text: str, odds: Mapping[str, float]) -> str:
+        """A query word by word in English; empty where it is in English or nothing of it is known."""
+        lang = max(odds, key=lambda name: odds[name], default=ENGLISH)
+        lexicon = self._lexicon(lang)
+        if lexicon is None or odds[lang] < _GLOSSED:
+            return ""
+        words: list[str] = []
+        known = 0
+        for term in _in_order(text):
+            (place,) = lexicon.table.places(_keys([term])).tolist()
+            parts = [term] if place >= 0 else _parts(term, lang, lexicon.table)
+            for part in parts:
+                _, ids, chances = lexicon.entries(lexicon.table.places(_keys([part])))
+                words.append(self._english.word(int(ids[np.argmax(chances)])))
+                known += 1
+            if not parts and term.isascii():
+                words.append(term)
+        return " ".join(dict.fromkeys(words)) if known else ""
+
+
+@functools.cache
+def pivot() -> Pivot:
+    """The lexicons that are shipped."""
+    return Pivot()
+
+
+def _summed(summands: Sequence[tuple[Ids, Weights]]) -> Concepts:
+    if not summands:
+        return NO_CONCEPTS
+    ids, where = np.unique(np.concatenate([ids for ids, _ in summands]), return_inverse=True)
+    weights = np.bincount(where, np.concatenate([w for _, w in summands]), len(ids))
+    return Concepts(ids.astype(np.uint32), weights.astype(np.float32))
+
+
+def _in_order(text: str) -> Iterator[str]:
+    """The terms of a text, each once, in the order in which they begin there."""
+    folded = "".join(
+        c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c)
+    )
+    folded = unicodedata.normalize("NFC", folded)
+    found = dict.fromkeys(lexical_terms(text))
+    places = {term: folded.find(term) for term in found}
+    yield from sorted(found, key=lambda term: places[term] if places[term] >= 0 else len(folded))
+
+
+def _parts(term: str, lang: str, known: _Table) -> list[str]:
+    """Known words that an unknown one is put together of; empty where it is not."""
+    if lang == "ja" and _KATAKANA.fullmatch(term):
+        return _katakana_parts(term, known)
+    if lang not in _COMPOUNDING or len(term) < 2 * _PART or not term.isalpha():
+        return []
+    cuts = [at for at in range(_PART, len(term) - _PART + 1)]
+    rests = known.places(_keys([term[at:] for at in cuts]))
+    for at, place in zip(cuts, rests.tolist(), strict=True):
+        if place < 0:
+            continue
+        for link in _LINKS:
+            first = term[:at].removesuffix(link) if link else term[:at]
+            if len(first) >= _PART and term[:at].endswith(link) and (known.places(_keys([first])) >= 0).all():
+                return [first, term[at:]]
+    return []
+
+
+def _katakana_parts(term: str, known: _Table) -> list[str]:
+    """The fewest known words that make it up."""
+    best: dict[int, list[str]] = {0: []}
+    term = term[:MAX_TERM]
+    for start, end in itertools.combinations(range(len(term) + 1), 2):
+        if start not in best or not 2 <= end - start <= _LONGEST_KATAKANA or term[start] in _NO_START:
+            continue
+        if end in best and len(best[end]) <= len(best[start]) + 1:
+            continue
+        piece = _short(term[start:end])
+        if (known.places(_keys([piece])) >= 0).all():
+            best[end] = [*best[start], piece]
+    return best.get(len(term), [])
+
+
+def opened(stored: Sequence[bytes]) -> Passages:
+    """What `Pivot.passage` stored of several passages, in their order."""
+    sizes = [len(one) // 4 for one in stored]
+    packed = np.frombuffer(b"".join(one[: 4 * size] for one, size in zip(stored, sizes, strict=True)), "<u4")
+    rows = np.repeat(np.arange(len(stored)), sizes)
+    weights = _LEVELS[packed & np.uint32((1 << _LEVEL_BITS) - 1)]
+    return Passages(rows, (packed >> np.uint32(_LEVEL_BITS)).astype(np.uint32), weights)
+
+
+def usage(passages: Passages, number: int) -> Usage:
+    """How common concepts are among `number` passages."""
+    ids, where = np.unique(passages.ids, return_inverse=True)
+    among = np.bincount(where, np.minimum(passages.weights, 1.0), len(ids)).astype(np.float32)
+    length = float(passages.weights.sum()) / max(1, number)
+    return Usage(number, length, ids.astype(np.uint32), among)
