@@ -30,7 +30,7 @@ from indexer.api import DAMAGED
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
 from indexer.settings import synced
-from indexer.store import cipher, spare, vault
+from indexer.store import cipher, concepts, spare, vault
 from indexer.store.cipher import Key
 from indexer.store.database import (
     CATALOG_FILE,
@@ -139,6 +139,7 @@ class Catalog:
             self.was_clean = bool(rows["clean"])
             self.lexicon.fill(db)
             self.lexicon.load(db)
+            concepts.renew(db)
             if self.was_clean:
                 db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
             rewritten(self._file).unlink(missing_ok=True)  # what an earlier process did not finish

@@ -168,7 +168,7 @@ class Keeper:
         with self._wake:
             if not self._woken:  # else more was removed a moment ago
                 self._pending = waits or (residue is not None and (residue.hurry or meant))
-        if quiet >= HURRY_QUIET_S and self._traces.sum_some(_SUMMED):
+        if self._traces.translate_some() or (quiet >= HURRY_QUIET_S and self._traces.sum_some(_SUMMED)):
             return _PAUSE_S
         return _LOOK_HURRY_S if self._pending or meant else _LOOK_S
 

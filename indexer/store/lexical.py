@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from indexer.analysis import PREFIX, QueryTerm, phrase_forms, terms
 from indexer.errors import IndexerError
+from indexer.store import concepts
 
 if TYPE_CHECKING:
     from indexer.store.database import Database
@@ -231,10 +232,12 @@ class Lexicon:
     def put_text(self, db: Database, text_id: int, body: str, head: str, lang: str) -> None:
         """Index a new text. It is not in use before `enliven`."""
         found, above = analysed(body), analysed(head)
+        db.execute("DELETE FROM text_terms WHERE rowid = ?", (text_id,))  # one without its concepts
         db.execute(
             "INSERT INTO text_terms(rowid, body, head) VALUES(?, ?, ?)",
             (text_id, " ".join(found), " ".join(above)),
         )
+        concepts.put(db, text_id, body, head, [*above, *found], lang)
         self._place(text_id, lang)
         self._words.add(found)
         self._words.add(above)
@@ -242,12 +245,14 @@ class Lexicon:
     @staticmethod
     def has_text(db: Database, text_id: int) -> bool:
         """Whether a text is indexed; one that was out of use when the index was made is not."""
-        return bool(db.ask("SELECT 1 FROM text_terms WHERE rowid = ?", (text_id,)))
+        indexed = bool(db.ask("SELECT 1 FROM text_terms WHERE rowid = ?", (text_id,)))
+        return indexed and concepts.has(db, text_id)
 
     @staticmethod
     def drop_texts(db: Database, text_ids: Sequence[int]) -> None:
         """Forget texts."""
         db.executemany("DELETE FROM text_terms WHERE rowid = ?", ((t,) for t in text_ids))
+        concepts.drop(db, text_ids)
 
     @staticmethod
     def put_files(db: Database, ids: Sequence[int]) -> None:

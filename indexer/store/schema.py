@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from indexer.errors import FatalError
-from indexer.store import lexical
+from indexer.store import concepts, lexical
 from indexer.store.database import Database
 
 MIGRATIONS = (
@@ -123,6 +123,8 @@ MIGRATIONS = (
         UNIQUE(root, path)
     );
     """,
+    # What texts are about, across languages.
+    concepts.TABLES,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

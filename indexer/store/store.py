@@ -17,8 +17,10 @@ from indexer.analysis import QueryTerm
 from indexer.document import Chunk
 from indexer.embed.space import LanguageSpace
 from indexer.errors import FatalError, FileError, IndexerError
+from indexer.pivot import Passages, Usage, usage
 from indexer.query import Condition, Facts
 from indexer.settings import ChromaServer, private_folder
+from indexer.store import concepts
 from indexer.store.catalog import Catalog, Change
 from indexer.store.check import Examination, Outcome
 from indexer.store.chroma import OwnChroma
@@ -556,6 +558,27 @@ class Store:
         """Where the terms of a query are found, by language, all from one committed state of the catalog."""
         with self._catalog.read() as db:
             return self._catalog.lexicon.match(db, terms)
+
+    def concepts(self, text_ids: npt.NDArray[np.int64]) -> Passages | None:
+        """What texts are about, rows being places in `text_ids`; None while that is not known of all."""
+        with self._catalog.read() as db:
+            return concepts.read(db, text_ids)
+
+    def text_count(self) -> int:
+        """How many texts are in use."""
+        return self._catalog.lexicon.sizes()[0]
+
+    def languages(self, least: float) -> frozenset[str]:
+        """The languages of at least this share of the texts in use."""
+        total, sizes = self._catalog.lexicon.sizes()
+        return frozenset(lang for lang, number in sizes.items() if number >= least * total)
+
+    def usage(self, most: int) -> Usage | None:
+        """How common concepts are among `most` texts in use, picked evenly; None where that is not known."""
+        used = self._catalog.lexicon.in_use()
+        picked = used[:: max(1, -(-len(used) // most))]
+        found = self.concepts(picked)
+        return None if found is None else usage(found, len(picked))
 
     def bm25(self, terms: Sequence[QueryTerm], k: int) -> list[Scored]:
         """The `k` texts in use with the best plain BM25 score, best first: what others do, as a yardstick."""

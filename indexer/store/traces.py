@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from indexer.store import concepts
 from indexer.store.catalog import KEEP_UNUSED_S, Catalog
 from indexer.store.ledger import TEXT_MASK, checksum
 
@@ -116,6 +117,14 @@ class Traces:
             db.execute("DELETE FROM meta WHERE key = 'scrubbing'")
             db.executemany("DELETE FROM meta WHERE key = 'hurry' AND value = ?", hurried)
         return True
+
+    def translate_some(self) -> bool:
+        """Make some of the concepts that texts lack; False when there is nothing left to do."""
+        with self._catalog.read() as db:
+            if not concepts.missing(db):
+                return False
+        with self._catalog.write() as (db, _):
+            return concepts.fill(db)
 
     def sum_some(self, limit: int) -> bool:
         """Give vectors from before there were checksums theirs, some at a time; False when all have it."""

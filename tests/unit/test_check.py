@@ -136,6 +136,13 @@ def test_a_damaged_hash_is_known_by_the_vector(folder: Path, catalog: Database) 
             1,
         ),
         ("INSERT INTO text_terms(rowid, body) VALUES(9999, 'ghost')", "words of no text", 1),
+        ("DELETE FROM concepts WHERE text_id IN (3, 4)", "texts in use without what they are about", 2),
+        (
+            "UPDATE concepts SET data = x'30120000' WHERE text_id = 5",
+            "texts that are about something else than it says",
+            1,
+        ),
+        ("INSERT INTO concepts VALUES(9999, x'30120000')", "what no text is about", 1),
         ("DELETE FROM file_terms WHERE rowid = 8", "indexed files without the words of their names", 1),
         (
             "UPDATE files SET path = CAST('/library/renamed' AS BLOB) WHERE id = 40",

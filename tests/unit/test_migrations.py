@@ -27,6 +27,7 @@ RELEASED = {
     5: "36fe10f80b49f1fd",
     6: "4cf7f609fa7d28a1",
     7: "10a7059400615145",
+    8: "8b2ac11a4a87c51a",
 }
 TEXTS = [f"a boat number {number}" for number in range(12)]
 
