@@ -10,6 +10,8 @@ have nothing to do with it:
   as that language uses it: a German word says nothing about a Chinese passage, neither by standing in it
   nor by missing, while a command or a number speaks everywhere. So passages that cannot have the query's
   words are not held behind those that might have and do not.
+- Concepts: what the words of query and passage mean (`indexer.pivot`), compared by BM25 in English stems,
+  whatever languages they are in; less what is to be expected of any passage.
 - The passage's neighbours: a file whose other passages fit too is more likely meant.
 """
 
@@ -24,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from indexer.pivot import Concepts, Passages, Usage
     from indexer.store import Lexical, Pool
 
 Floats = npt.NDArray[np.float32]
@@ -38,15 +41,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         by_language: Whether cosines are compared within a language.
         words: Weight of the words.
         name: What it is worth that a file, and no other, has the name asked for, in standard deviations.
+        concepts: Weight of what the words mean in any language.
+        gloss: How much a translation of the query, word by word into English, counts beside its own wording
+            when meanings are compared.
         own: Weight of the plain cosine, for passages in the query's own language.
         file: Weight of a file's best few passages beside its best one.
     """
 
     by_language: bool = True
-    words: float = 0.3
+    words: float = 0.12
     name: float = 4.0
-    own: float = 0.04
-    file: float = 0.3
+    concepts: float = 0.65
+    gloss: float = 1.0
+    own: float = 0.17
+    file: float = 0.4
 
 
 DEFAULT = Options()
@@ -58,6 +66,11 @@ _PRESENT = 0.5
 # A word found inside a longer one, with another ending or in a file's name only.
 _NEAR = 0.6
 _BEST_OF_FILE = 3
+# Okapi BM25's constants: the second mention of a concept says little, long passages mention more.
+_K1 = 0.6
+_B = 0.75
+# Code is full of words that mean many things there: MRR@10 of 2,000 functions 0.777, and 0.762 without this.
+_CODE = 0.45
 # Worth from which a word is shown as a reason: fewer than three in ten texts of its language have it.
 _TELLING = 0.5
 
@@ -234,6 +247,40 @@ def words(found: Lexical, candidates: Pool) -> Words:
     return Words(evidence / math.sqrt(max(1, units)), named / np.float32(max(1, units)), standing & telling)
 
 
+def concepts(asked: Concepts, passages: Passages, number: int, usage: Usage) -> Floats:
+    """What passages have of a query's concepts, by BM25.
+
+    See Robertson & Zaragoza, "The Probabilistic Relevance Framework" (2009).
+
+    Args:
+        asked: Of the query.
+        passages: Of `number` passages.
+        number: How many they are.
+        usage: How common concepts are in the library.
+
+    Returns:
+        float32 (number,): 0 on average for passages of the library.
+    """
+    if not len(asked.ids) or not len(passages.ids) or not usage.passages:
+        return np.zeros(number, np.float32)
+    lengths = np.bincount(passages.rows, passages.weights, number) / max(usage.length, 1e-6)
+    place = np.minimum(np.searchsorted(asked.ids, passages.ids), len(asked.ids) - 1)
+    here = asked.ids[place] == passages.ids
+    place, rows, times = place[here], passages.rows[here], passages.weights[here]
+    among = np.zeros(len(asked.ids))
+    if len(usage.ids):
+        at = np.minimum(np.searchsorted(usage.ids, asked.ids), len(usage.ids) - 1)
+        among = np.where(usage.ids[at] == asked.ids, usage.among[at], 0.0)
+    worth = asked.weights * np.log(1 + (usage.passages - among + 0.5) / (among + 0.5))
+    norms = _K1 * (1 - _B + _B * lengths[rows])
+    score = np.bincount(rows, worth[place] * times * (1 + _K1) / (times + norms), number)
+    expected = float((worth * among).sum()) / usage.passages
+    evidence: Floats = ((score - expected) / math.sqrt(max(1.0, float(asked.weights.sum())))).astype(
+        np.float32
+    )
+    return evidence
+
+
 def lexical_candidates(found: Lexical, most: int, among: Ids | None = None) -> Ids:
     """The texts that the words speak for most, at most `most`, best first; only those in `among`, sorted."""
     total = max(1.0, float(sum(found.sizes.values())))
@@ -274,6 +321,7 @@ def rank(
     lexical: Words,
     own: Mapping[str, float],
     options: Options = DEFAULT,
+    meant: Floats | None = None,
 ) -> Ranked:
     """Order passages and files.
 
@@ -283,6 +331,7 @@ def rank(
         lexical: What the words say of them.
         own: How likely each language is the query's own, adding up to 1 at most.
         options: Which evidence counts.
+        meant: What `concepts` says of them; None where that is not known.
     """
     means = np.array(
         [
@@ -294,6 +343,9 @@ def rank(
     )
     score = (candidates.neutral - means[candidates.langs]) / around.spread
     by_words = options.words * lexical.evidence + options.name * lexical.named
+    if meant is not None:
+        share = np.array([_CODE if name == "code" else 1.0 for name in candidates.names] or [1.0], np.float32)
+        by_words = by_words + options.concepts * share[candidates.langs] * meant
     score = score + by_words
     if options.own:
         likely = np.array([own.get(name, 0.0) for name in candidates.names] or [0.0], np.float32)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ from indexer import api, rank
 from indexer.analysis import QueryTerm, occurrences, query_terms
 from indexer.errors import IndexerError
 from indexer.fold import Folder
+from indexer.pivot import NO_CONCEPTS, Concepts, Usage, pivot
 from indexer.query import All, Condition, In, Not, Query, parse, without_phrases
 from indexer.query import Any as AnyOf
 from indexer.segment import SCRIPT_DECIDES, language, sentences
@@ -64,6 +65,11 @@ _NOTHING_UNRELATED = rank.Background({}, 0.0, 0.0, 1.0, 0.0, 1.0)
 # So often, at most, is the library sampled anew for what its languages' texts are like.
 SAMPLE_S = 20.0
 SAMPLE = 96
+# Texts by which it is told how common concepts are, told anew when the library has grown by this share.
+USAGE_SAMPLE = 4096
+USAGE_STALE = 0.1
+# A person has files in a language if this share of the library is in it.
+USUAL = 0.02
 
 
 class _Asked(NamedTuple):
@@ -75,6 +81,17 @@ class _Asked(NamedTuple):
     own: dict[str, float]
     lexical: Lexical
     terms: tuple[QueryTerm, ...]
+    concepts: Concepts = NO_CONCEPTS
+
+
+class _Read(NamedTuple):
+    """What a text of a query says by itself."""
+
+    text: str
+    told: str  # its language, where that can be told
+    odds: dict[str, float]  # the languages that its words are used in
+    gloss: str  # in English, word by word; empty where it is English or nothing of it is known
+    concepts: Concepts
 
 
 class _Found(NamedTuple):
@@ -227,6 +244,7 @@ class Searcher(WordSearcher):
         self._under_way = 0
         self._sentences: OrderedDict[str, Vectors] = OrderedDict()
         self._sample: tuple[float, dict[str, Vectors]] = (-SAMPLE_S, {})
+        self._usage: tuple[int, Usage] | None = None
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until no search is under way; False when one still is after `timeout` seconds."""
@@ -344,17 +362,24 @@ class Searcher(WordSearcher):
             if not (like.path or like.chunk):
                 raise IndexerError("Nothing to compare with", "The text is empty.")
             plain = await asyncio.to_thread(self._stored, like)
-            return [self._made(plain, "", "", Lexical((), {}), passage=True)]
+            return [
+                self._made(plain[None], _Read("", "", {}, "", NO_CONCEPTS), Lexical((), {}), passage=True)
+            ]
         texts = query.texts if like is None else (like.text,)
         long = [like is not None or _is_long(text) for text in texts]
+        if not pivot().loaded:
+            await asyncio.to_thread(pivot().load)
+        usual = self._store.languages(USUAL)
+        read = [await _aside(lambda text: _read(text, usual), text) for text in texts]
         futures = []
         try:
-            for text, passage in zip(texts, long, strict=True):
+            for one, passage in zip(read, long, strict=True):
                 if passage:
-                    pieces = await _aside(_pieces, text)
+                    pieces = await _aside(_pieces, one.text)
                     futures.append(self._encoder.passages(pieces, urgent=True))
                 else:
-                    futures.append(self._encoder.query([text], _task(query, request)))
+                    gloss = [one.gloss] if one.gloss and self._options.gloss else []
+                    futures.append(self._encoder.query([one.text, *gloss], _task(query, request)))
             # Words are looked up while the encoder works.
             looks = await asyncio.gather(*(asyncio.to_thread(self._looks, text) for text in texts))
             rows = [await asyncio.wrap_future(future) for future in futures]
@@ -362,16 +387,25 @@ class Searcher(WordSearcher):
             for future in futures:
                 future.cancel()  # when nobody waits any more; one that is done stays as it is
         return [
-            self._made(vectors.mean(0), text, *look, passage=passage)
-            for vectors, text, look, passage in zip(rows, texts, looks, long, strict=True)
+            self._made(vectors, one, look, passage=passage)
+            for vectors, one, look, passage in zip(rows, read, looks, long, strict=True)
         ]
 
-    def _looks(self, text: str) -> tuple[str, Lexical]:
-        """The language of a text as far as it can be told, and where its words stand."""
-        return language(text), self._store.lexical(_telling(query_terms(text)))
+    def _looks(self, text: str) -> Lexical:
+        """Where the words of a text stand."""
+        self._usage_now()  # while the encoder works
+        return self._store.lexical(_telling(query_terms(text)))
 
-    def _made(self, plain: Vectors, text: str, told: str, lexical: Lexical, *, passage: bool) -> _Asked:
-        plain = plain / max(float(np.linalg.norm(plain)), 1e-6)
+    def _made(self, vectors: Vectors, read: _Read, lexical: Lexical, *, passage: bool) -> _Asked:
+        """What was asked, ready to be searched for.
+
+        Args:
+            vectors: Of a passage, of its pieces; else of the query and, in a second row, of its gloss.
+            read: Its text and what that says by itself.
+            lexical: Where its words stand.
+            passage: Whether it was embedded as passages are.
+        """
+        plain = _unit(vectors.mean(0) if passage else vectors[0])
         own: dict[str, float] = {}
         neutral = plain
         if self._space is not None:
@@ -379,14 +413,19 @@ class Searcher(WordSearcher):
             neutral = move(plain[None])[0]
             if not passage:
                 own = self._space.languages_of(plain)
-        if told in SCRIPT_DECIDES:
-            own = {told: 1.0}
-        elif told:
+                if len(vectors) > 1:
+                    neutral = _unit(neutral + self._options.gloss * move(_unit(vectors[1])[None])[0])
+        if read.told in SCRIPT_DECIDES:
+            own = {read.told: 1.0}
+        elif read.odds:
+            # Of 523 short titles in Latin letters, words tell 441 and vectors 321 (docs/LEXICON.md).
+            own = read.odds
+        elif read.told:
             own = {name: odds / 2 for name, odds in own.items()}
-            own[told] = own.get(told, 0.0) + 0.5
+            own[read.told] = own.get(read.told, 0.0) + 0.5
         # What was looked for beside a word is found in the passages, too.
         terms = tuple(match.term for match in lexical.matches)
-        return _Asked(text, neutral, plain, own, lexical, terms)
+        return _Asked(read.text, neutral, plain, own, lexical, terms, read.concepts)
 
     def _stored(self, like: api.Like) -> Vectors:
         """The mean vector of an indexed file, or the vector of a passage."""
@@ -450,7 +489,26 @@ class Searcher(WordSearcher):
         )
         words = rank.words(asked.lexical, pool)
         around = self._background(asked)
-        return _Found(pool, rank.rank(pool, around, words, asked.own, self._options), words, asked)
+        meant = self._meant(asked, pool)
+        ranked = rank.rank(pool, around, words, asked.own, self._options, meant)
+        return _Found(pool, ranked, words, asked)
+
+    def _meant(self, asked: _Asked, pool: Pool) -> rank.Floats | None:
+        usage = self._usage_now() if self._options.concepts and len(asked.concepts.ids) else None
+        passages = None if usage is None else self._store.concepts(pool.texts)
+        if usage is None or passages is None:
+            return None
+        return rank.concepts(asked.concepts, passages, len(pool.texts), usage)
+
+    def _usage_now(self) -> Usage | None:
+        """How common concepts are in the library; None where that is not known yet."""
+        size = self._store.text_count()
+        if self._usage is None or abs(size - self._usage[0]) > USAGE_STALE * self._usage[0]:
+            usage = self._store.usage(USAGE_SAMPLE)
+            if usage is None:
+                return None
+            self._usage = (size, usage)
+        return self._usage[1]
 
     def _background(self, asked: _Asked) -> rank.Background:
         taken, sample = self._sample
@@ -547,6 +605,17 @@ class Searcher(WordSearcher):
         while len(self._sentences) > SENTENCE_CACHE:
             self._sentences.popitem(last=False)
         return tuple(marked)
+
+
+def _read(text: str, usual: Collection[str]) -> _Read:
+    told = language(text)
+    odds = pivot().languages_of(text, told, usual)
+    return _Read(text, told, odds, pivot().gloss(text, odds), pivot().query(text, odds))
+
+
+def _unit(vector: Vectors) -> Vectors:
+    unit: Vectors = vector / max(float(np.linalg.norm(vector)), 1e-6)
+    return unit
 
 
 async def _aside(work: Callable[[str], _T], text: str) -> _T:

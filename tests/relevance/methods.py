@@ -162,15 +162,15 @@ class Remembering(EncoderThread):
 
     def __init__(self) -> None:
         super().__init__(lambda: load_encoder(Settings()))
-        self._known: dict[str, Future[Vectors]] = {}
+        self._known: dict[tuple[str, ...], Future[Vectors]] = {}
         self.start()
 
     def query(self, texts: Sequence[str], task: Task = "notes") -> Future[Vectors]:
-        """Embed one query, float32 (1, dim)."""
-        (text,) = texts
-        if text not in self._known:
-            self._known[text] = super().query(texts, task)
-        return self._known[text]
+        """Embed a query and what stands beside it, float32 (n, dim)."""
+        asked = tuple(texts)
+        if asked not in self._known:
+            self._known[asked] = super().query(texts, task)
+        return self._known[asked]
 
 
 @dataclass(frozen=True)
