@@ -492,6 +492,16 @@ def phrase_forms(text: str) -> list[tuple[str, ...]]:
     return forms
 
 
+def placed(text: str) -> list[Piece]:
+    """The words of a text and where they stand, in order; of what is written without spaces, pairs."""
+    normal = _Normal(text)
+    return [
+        (term, *normal.span(at + a, at + b))
+        for _, _, at, parts, _ in _placed(normal.text)
+        for term, a, b in parts
+    ]
+
+
 def occurrences(text: str, terms: Sequence[QueryTerm]) -> list[tuple[int, int, int]]:
     """Where the terms of a query stand in a passage.
 

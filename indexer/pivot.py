@@ -29,7 +29,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from indexer.analysis import MAX_TERM
+from indexer.analysis import MAX_TERM, placed
 from indexer.analysis import terms as analysed
 from indexer.errors import FatalError
 from indexer.segment import SCRIPT_DECIDES
@@ -432,27 +432,64 @@ class Pivot:
         return packed
 
     def _translated(self, found: Sequence[str], times: Weights, lang: str) -> Concepts:
-        """Concepts of distinct terms; words that the lexicon does not know stand for themselves."""
+        """Concepts of distinct terms, of which each counts so many times."""
+        which, ids, chances = self._meanings(found, lang)
+        return _summed([(ids, chances * times[which])])
+
+    def _meanings(self, found: Sequence[str], lang: str) -> tuple[npt.NDArray[np.int64], Ids, Weights]:
+        """What distinct terms mean; words that the lexicon does not know stand for themselves.
+
+        Returns:
+            For each meaning which term has it, its concept, and how likely it is meant.
+        """
         lexicon = self._lexicon(lang)
         if lexicon is None:
             kept = [n for n, term in enumerate(found) if lang in _AS_ENGLISH or term.isascii()]
-            return _summed([(self._english.ids([found[n] for n in kept]), times[kept])])
+            ids = self._english.ids([found[n] for n in kept])
+            return np.array(kept, np.int64), ids, np.ones(len(kept), np.float32)
         places = lexicon.table.places(_keys(found))
         known = np.flatnonzero(places >= 0)
         which, ids, chances = lexicon.entries(places[known])
-        summands = [(ids, chances * times[known][which])]
-        themselves, taken = [], []
+        summands = [(known[which], ids, chances)]
+        themselves = []
         for n in np.flatnonzero(places < 0).tolist():
             parts = _parts(found[n], lang, lexicon.table)
             if parts:
                 which, ids, chances = lexicon.entries(lexicon.table.places(_keys(parts)))
-                summands.append((ids, chances * times[n]))
+                summands.append((np.full(len(which), n), ids, chances))
             elif found[n].isascii():
-                themselves.append(found[n])
-                taken.append(n)
+                themselves.append(n)
         if themselves:
-            summands.append((self._english.ids(themselves), times[taken]))
-        return _summed(summands)
+            ids = self._english.ids([found[n] for n in themselves])
+            summands.append((np.array(themselves), ids, np.ones(len(themselves), np.float32)))
+        return (
+            np.concatenate([which for which, _, _ in summands]),
+            np.concatenate([ids for _, ids, _ in summands]),
+            np.concatenate([chances for _, _, chances in summands]),
+        )
+
+    def places(self, text: str, lang: str, asked: Concepts, least: float) -> list[tuple[int, int]]:
+        """Where a passage says what was asked for, in whatever words.
+
+        Args:
+            text: The passage.
+            lang: Its language, or ``code``.
+            asked: Concepts of a query that are worth being shown.
+            least: How likely a word must mean one of them.
+
+        Returns:
+            Start and end of each such word, in order of start.
+        """
+        if not len(asked.ids):
+            return []
+        words = [piece for piece in placed(text) if not _HIRAGANA.fullmatch(piece[0])]
+        if _KATAKANA.search(text):
+            words = [piece for piece in words if not _KATAKANA.fullmatch(piece[0])]
+            words += [(_short(m.group()), *m.span()) for m in _KATAKANA.finditer(text)]
+        distinct = {term: n for n, term in enumerate(dict.fromkeys(term for term, _, _ in words))}
+        which, ids, chances = self._meanings(list(distinct), lang)
+        meant = set(which[(chances >= least) & np.isin(ids, asked.ids)].tolist())
+        return sorted((start, end) for term, start, end in words if distinct[term] in meant)
 
     # --- queries ---------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ _B = 0.75
 _CODE = 0.45
 # Worth from which a word is shown as a reason: fewer than three in ten texts of its language have it.
 _TELLING = 0.5
+# A concept that more of a library's passages have is not shown as a reason either.
+_COMMON = 0.2
 
 
 class Background(msgspec.Struct, frozen=True):
@@ -267,10 +269,7 @@ def concepts(asked: Concepts, passages: Passages, number: int, usage: Usage) -> 
     place = np.minimum(np.searchsorted(asked.ids, passages.ids), len(asked.ids) - 1)
     here = asked.ids[place] == passages.ids
     place, rows, times = place[here], passages.rows[here], passages.weights[here]
-    among = np.zeros(len(asked.ids))
-    if len(usage.ids):
-        at = np.minimum(np.searchsorted(usage.ids, asked.ids), len(usage.ids) - 1)
-        among = np.where(usage.ids[at] == asked.ids, usage.among[at], 0.0)
+    among = _among_of(asked, usage)
     worth = asked.weights * np.log(1 + (usage.passages - among + 0.5) / (among + 0.5))
     norms = _K1 * (1 - _B + _B * lengths[rows])
     score = np.bincount(rows, worth[place] * times * (1 + _K1) / (times + norms), number)
@@ -279,6 +278,21 @@ def concepts(asked: Concepts, passages: Passages, number: int, usage: Usage) -> 
         np.float32
     )
     return evidence
+
+
+def telling(asked: Concepts, usage: Usage) -> Concepts:
+    """Those of a query's concepts that are worth being shown: meant for sure, and not in every other text."""
+    among = _among_of(asked, usage)
+    kept = (asked.weights >= _PRESENT) & (among <= max(1.0, _COMMON * usage.passages))
+    return type(asked)(asked.ids[kept], asked.weights[kept])
+
+
+def _among_of(asked: Concepts, usage: Usage) -> npt.NDArray[np.float64]:
+    """How many of the library's passages that were looked at have each of a query's concepts."""
+    if not len(usage.ids):
+        return np.zeros(len(asked.ids))
+    at = np.minimum(np.searchsorted(usage.ids, asked.ids), len(usage.ids) - 1)
+    return np.where(usage.ids[at] == asked.ids, usage.among[at], 0.0).astype(np.float64)
 
 
 def lexical_candidates(found: Lexical, most: int, among: Ids | None = None) -> Ids:

@@ -68,6 +68,8 @@ SAMPLE = 96
 # Texts by which it is told how common concepts are, told anew when the library has grown by this share.
 USAGE_SAMPLE = 4096
 USAGE_STALE = 0.1
+# So likely must a word of a passage mean what was asked for to be shown as a reason.
+MEANT = 0.5
 # A person has files in a language if this share of the library is in it.
 USUAL = 0.02
 
@@ -101,18 +103,20 @@ class _Found(NamedTuple):
     ranked: rank.Ranked
     words: rank.Words
     asked: _Asked
+    concepts: Concepts = NO_CONCEPTS  # of the query, those worth being shown
 
     def said(self, row: int) -> _Said:
         """What a row was found by."""
         here = np.flatnonzero(self.words.found[row]).tolist()
-        return _Said(self.asked, tuple(self.asked.terms[term] for term in here))
+        return _Said(self.asked, tuple(self.asked.terms[term] for term in here), self.concepts)
 
 
 class _Said(NamedTuple):
-    """What a passage was found by: one of the texts of the query, and the terms of it that stand there."""
+    """What a passage was found by: a text of the query, its terms that stand there, and its concepts."""
 
     asked: _Asked
     terms: tuple[QueryTerm, ...]
+    concepts: Concepts
 
 
 class WordSearcher:
@@ -489,16 +493,13 @@ class Searcher(WordSearcher):
         )
         words = rank.words(asked.lexical, pool)
         around = self._background(asked)
-        meant = self._meant(asked, pool)
-        ranked = rank.rank(pool, around, words, asked.own, self._options, meant)
-        return _Found(pool, ranked, words, asked)
-
-    def _meant(self, asked: _Asked, pool: Pool) -> rank.Floats | None:
         usage = self._usage_now() if self._options.concepts and len(asked.concepts.ids) else None
         passages = None if usage is None else self._store.concepts(pool.texts)
         if usage is None or passages is None:
-            return None
-        return rank.concepts(asked.concepts, passages, len(pool.texts), usage)
+            return _Found(pool, rank.rank(pool, around, words, asked.own, self._options), words, asked)
+        meant = rank.concepts(asked.concepts, passages, len(pool.texts), usage)
+        ranked = rank.rank(pool, around, words, asked.own, self._options, meant)
+        return _Found(pool, ranked, words, asked, rank.telling(asked.concepts, usage))
 
     def _usage_now(self) -> Usage | None:
         """How common concepts are in the library; None where that is not known yet."""
@@ -718,7 +719,10 @@ def _worded(hit: api.Hit, said: dict[int, _Said]) -> api.Hit:
 
 
 def _with_words(passage: api.Passage, said: dict[int, _Said]) -> api.Passage:
-    spans = _spans(passage.text, said[passage.chunk].terms)
+    found = said[passage.chunk]
+    places = [(start, end) for start, end, _ in occurrences(passage.text, found.terms)] if found.terms else []
+    places += pivot().places(passage.text, passage.lang, found.concepts, MEANT)
+    spans = _joined(sorted(places))
     if not spans:
         return passage
     shown = dict.fromkeys(passage.text[a:b].casefold() for a, b in spans)
@@ -726,10 +730,10 @@ def _with_words(passage: api.Passage, said: dict[int, _Said]) -> api.Passage:
     return msgspec.structs.replace(passage, why=why, words=tuple(spans))
 
 
-def _spans(text: str, terms: Sequence[QueryTerm]) -> list[tuple[int, int]]:
-    """Where words of the query stand in a passage, overlapping ones joined."""
+def _joined(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Stretches of text in order of their start, overlapping ones as one."""
     joined: list[tuple[int, int]] = []
-    for start, end, _ in occurrences(text, terms) if terms else ():
+    for start, end in places:
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(joined[-1][1], end))
         else:

@@ -255,6 +255,9 @@ def _standard(scores: Floats) -> Floats:
 _EVIDENCE = {
     "by_language": "cosines within each language",
     "words": "words",
+    "name": "names of files",
+    "concepts": "what words mean in any language",
+    "gloss": "the query's gloss in English",
     "own": "plain cosine in the query's own language",
     "file": "a file's other passages",
 }

@@ -195,6 +195,43 @@ def names(hits: Sequence[api.Hit]) -> list[str]:
 # --- what is found --------------------------------------------------------------------------
 
 
+def test_words_of_another_language_find_and_are_shown(store: Store, searcher: Searcher) -> None:
+    put(
+        store,
+        update("disk.txt", "Every week I copy all my files to an external disk."),
+        update("platte.txt", "Die Festplatte ist voll.", lang="de"),
+        update("copy.py", "def copy_files(source, disk): pass", lang="code"),
+    )
+    found = ask(searcher, "把文件复制到外部磁盘", limit=60)
+    # This encoder knows none of these words: their meaning is all there is.
+    assert names(found.hits)[0] == "disk.txt"
+    assert {"copy.py", "platte.txt"} <= set(names(found.hits))
+    shown = {name: hit.passages[0] for name, hit in zip(names(found.hits), found.hits, strict=True)}
+    marked = {name: {p.text[a:b] for a, b in p.words} for name, p in shown.items()}
+    assert {"copy", "files", "external", "disk"} <= marked["disk.txt"]
+    assert marked["platte.txt"] == {"Festplatte"}
+    assert "disk" in marked["copy.py"]
+    assert shown["platte.txt"].why.terms == ("festplatte",)
+    assert shown["disk.txt"].why.words > shown["platte.txt"].why.words > 0
+
+
+def test_a_query_is_asked_with_its_gloss_beside_it(searcher: Searcher, mind: Mind) -> None:
+    ask(searcher, "把文件复制到外部磁盘")
+    assert mind.queries[0] == "把文件复制到外部磁盘"
+    assert {"file", "copy", "external", "disk"} <= set(mind.queries[1].split())
+    mind.queries.clear()
+    ask(searcher, "copy the files to an external disk")
+    assert mind.queries == ["copy the files to an external disk"]
+
+
+def test_without_concepts_and_gloss_neither_counts(store: Store, encoder: EncoderThread, mind: Mind) -> None:
+    put(store, update("disk.txt", "Every week I copy all my files to an external disk."))
+    plain = Searcher(store, encoder, options=rank.Options(concepts=0.0, gloss=0.0))
+    found = ask(plain, "把文件复制到外部磁盘", limit=50)
+    assert mind.queries == ["把文件复制到外部磁盘"]
+    assert not any(passage.words for hit in found.hits for passage in hit.passages)
+
+
 def test_the_meaning_finds_it_in_every_language(searcher: Searcher) -> None:
     found = ask(searcher, "feline", limit=3)
     assert set(names(found.hits)) == {"cat.txt", "katze.txt", "猫.txt"}
