@@ -42,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         words: Weight of the words.
         name: What it is worth that a file, and no other, has the name asked for, in standard deviations.
         concepts: Weight of what the words mean in any language.
+        context: How much what its file's other candidates have of that counts for a passage, too.
         gloss: How much a translation of the query, word by word into English, counts beside its own wording
             when meanings are compared.
         own: Weight of the plain cosine, for passages in the query's own language.
@@ -51,7 +52,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     by_language: bool = True
     words: float = 0.12
     name: float = 4.0
-    concepts: float = 0.65
+    concepts: float = 0.5
+    context: float = 0.3
     gloss: float = 1.0
     own: float = 0.17
     file: float = 0.4
@@ -358,6 +360,7 @@ def rank(
     score = (candidates.neutral - means[candidates.langs]) / around.spread
     by_words = options.words * lexical.evidence + options.name * lexical.named
     if meant is not None:
+        meant = meant + options.context * _mean_of_file(candidates, meant)
         share = np.array([_CODE if name == "code" else 1.0 for name in candidates.names] or [1.0], np.float32)
         by_words = by_words + options.concepts * share[candidates.langs] * meant
     score = score + by_words
@@ -369,6 +372,16 @@ def rank(
     order, file_scores = _by_file(candidates, score, options.file)
     level = (around.mean - around.foreign) / around.spread
     return Ranked(score, level, by_words.astype(np.float32), order, file_scores)
+
+
+def _mean_of_file(candidates: Pool, values: Floats) -> Floats:
+    """For each passage the mean over the candidates of its file."""
+    _, file = np.unique(candidates.files, return_inverse=True)
+    if not len(file):
+        return values
+    means = np.bincount(file, values) / np.bincount(file)
+    found: Floats = means[file].astype(np.float32)
+    return found
 
 
 def _by_file(candidates: Pool, score: Floats, weight: float) -> tuple[list[list[int]], list[float]]:

@@ -257,6 +257,7 @@ _EVIDENCE = {
     "words": "words",
     "name": "names of files",
     "concepts": "what words mean in any language",
+    "context": "what they mean elsewhere in a file",
     "gloss": "the query's gloss in English",
     "own": "plain cosine in the query's own language",
     "file": "a file's other passages",
