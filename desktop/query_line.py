@@ -425,6 +425,8 @@ class WhyPopup(QFrame):
             text = f"{changed}  ·  {wording.printable(', '.join(why.terms[:12]))}"
         elif why.words <= -0.05:
             text = self.tr("%1 (none in common)").replace("%1", changed)
+        elif why.words >= 0.05:
+            text = changed  # many words that mean a little of it, and none that is worth being named
         else:
             text = self.tr("none in common")
         facts.append((self.tr("By its words"), text))

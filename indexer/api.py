@@ -88,8 +88,8 @@ class Why(_Value, frozen=True, kw_only=True):
     Attributes:
         cosine: Cosine of query and passage embedding, as the encoder gave them.
         meaning: The same after what languages differ in was taken out; what ranks.
-        words: What the words in common added to the rank, in the unit of `meaning`; below 0 when words
-            were to be expected and are missing.
+        words: What the words in common, and those that mean the same in any language, added to the rank, in
+            the unit of `meaning`; below 0 when words were to be expected and are missing.
         terms: Those words, as they stand in the passage.
         reranked: What the reranker gave, 0 to 1; None when it did not look.
     """
@@ -113,7 +113,8 @@ class Passage(_Value, frozen=True, kw_only=True):
         similarity: What a person is shown, 0 to 1: the same number means the same closeness in every
             language pair and for every model.
         why: What it was found by.
-        words: Where, in `text`, the query's words stand (start, end), in order.
+        words: Where, in `text`, the query's words stand, or words of any language that mean the same (start,
+            end), in order.
     """
 
     chunk: int

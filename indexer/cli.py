@@ -703,7 +703,7 @@ def _why(passage: api.Passage) -> str:
     why = passage.why
     parts = [f"meaning {why.meaning:+.1f}", f"words {why.words:+.1f}", f"cosine {why.cosine:.3f}"]
     if why.terms:
-        parts.append("words in common: " + ", ".join(map(_one_line, why.terms)))
+        parts.append("words that say so: " + ", ".join(map(_one_line, why.terms)))
     if why.reranked is not None:
         parts.append(f"reranker {why.reranked:.2f}")
     return "; ".join(parts)
