@@ -392,9 +392,10 @@ class Pivot:
     def _lexicon(self, lang: str) -> _Lexicon | None:
         if lang in _AS_ENGLISH or lang not in self.languages:
             return None
-        if lang not in self._lexicons:
-            self._lexicons[lang] = self._read(lang, _Lexicon)
-        return self._lexicons[lang]
+        found = self._lexicons.get(lang)
+        if found is None:
+            found = self._lexicons[lang] = self._read(lang, _Lexicon)
+        return found
 
     @property
     def loaded(self) -> bool:
@@ -405,6 +406,11 @@ class Pivot:
         """Read all lexicons, so that no query has to wait for that."""
         for lang in sorted(self.languages):
             self._lexicon(lang)
+
+    def rest(self) -> None:
+        """Give the memory back until somebody asks again."""
+        self._lexicons = {}
+        self.__dict__.pop("_english", None)
 
     # --- passages --------------------------------------------------------------------------
 

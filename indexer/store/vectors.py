@@ -14,6 +14,7 @@ import numpy.typing as npt
 from indexer import api
 from indexer.embed.space import LanguageSpace
 from indexer.errors import IndexerError
+from indexer.pivot import pivot
 from indexer.query import Condition
 from indexer.store.accelerator import Accelerator
 from indexer.store.catalog import Catalog, Change
@@ -162,6 +163,7 @@ class VectorIndex:
         self._matrix.rest()
         self._filters.rest()
         self._catalog.rest()
+        pivot().rest()
 
     def stop_accelerator(self) -> None:
         """End Chroma in good order; exact search serves from here on."""

@@ -174,6 +174,16 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     assert small.query("houses", {"en": 1.0}).ids.tolist() == [0]
 
 
+def test_after_a_rest_all_is_as_before() -> None:
+    resting = Pivot()
+    resting.load()
+    before = resting.gloss("Drucker ohne Papier", {"de": 1.0})
+    assert resting.loaded
+    resting.rest()
+    assert not resting.loaded
+    assert resting.gloss("Drucker ohne Papier", {"de": 1.0}) == before
+
+
 def test_another_lexicon_has_another_key(tmp_path: Path) -> None:
     shutil.copytree(LEXICONS, tmp_path / "lexicons")
     assert Pivot(tmp_path / "lexicons").key == pivot().key
