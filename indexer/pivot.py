@@ -16,8 +16,10 @@ import functools
 import hashlib
 import io
 import itertools
+import logging
 import math
 import re
+import threading
 import unicodedata
 import zipfile
 import zlib
@@ -33,6 +35,8 @@ from indexer.analysis import MAX_TERM, placed
 from indexer.analysis import terms as analysed
 from indexer.errors import FatalError
 from indexer.segment import SCRIPT_DECIDES
+
+log = logging.getLogger(__name__)
 
 LEXICONS = Path(__file__).parent / "lexicons"
 ENGLISH = "en"
@@ -54,12 +58,29 @@ _IDS = 1 << 28
 # Probabilities are flattened by this power: a lexicon is surer of its first translation than it should be.
 _FLATTEN = 0.7
 _LEAST_ODDS = 0.03
+# Words in the texts of the largest lexicons; and what a word costs that a language does not know.
+_COMPARABLE = 5e6
+_UNKNOWN_NATS = 17.0
 # English words stand in the texts of all languages, and some are words of theirs: a short query that could be
 # in English is (in nats).
 _FOR_ENGLISH = 2.5
+# Of so few words most are words of several languages; twice as much then.
+_FEW = 2
 _FOR_USUAL = 2.0
+_FOR_TOLD = 2.5
+# Every language has words that English has, too: one that is not the person's has to be much likelier.
+_AGAINST_STRANGE = 4.0
+# With so many more words than one a gloss counts in full.
+_WHOLE = 2
+# Words of the most frequent concepts say nothing by themselves: a gloss of nothing else is none.
+_FREQUENT = 60
+# Languages of other scripts do not come into question for words in Latin letters.
+_NOT_LATIN = frozenset({"ar", "bg", "el", "fa", "he", "hi", "ja", "ko", "ru", "sr", "th", "uk", "zh"})
+_LATIN_ONLY = re.compile("[^\u0370-\U0010ffff]*")
 # So sure must a language be for a query to be glossed: the gloss of another would be beside the point.
 _GLOSSED = 0.6
+# Languages that are so much less likely than the likeliest, in nats, are none.
+_UNLIKELY = 12.0
 _LONGEST = 64  # terms of a query that are translated
 
 _KATAKANA = re.compile("[\u30a1-\u30fa\u30fc]{2,}")
@@ -96,6 +117,21 @@ class Concepts(NamedTuple):
 
 
 NO_CONCEPTS = Concepts(np.zeros(0, np.uint32), np.zeros(0, np.float32))
+
+
+class Gloss(NamedTuple):
+    """A query word by word in English.
+
+    Attributes:
+        text: The words; empty where there is no gloss.
+        sure: How likely its words are the right ones, 0 to 1, on average; less where they are few.
+    """
+
+    text: str
+    sure: float
+
+
+NO_GLOSS = Gloss("", 0.0)
 
 
 class Passages(NamedTuple):
@@ -136,12 +172,17 @@ def stem(term: str) -> str:
     return _stemmer().stemWord(term) if term.isalpha() and term.isascii() else term
 
 
-@functools.cache
 def _stemmer() -> Stemmer:
-    from snowballstemmer import stemmer
+    """This thread's own: a stemmer keeps the word that it is at in itself."""
+    found: Stemmer | None = getattr(_of_thread, "stemmer", None)
+    if found is None:
+        from snowballstemmer import stemmer
 
-    found: Stemmer = stemmer("english")
+        found = _of_thread.stemmer = stemmer("english")
     return found
+
+
+_of_thread = threading.local()
 
 
 def lexical_terms(text: str, found: Iterable[str] | None = None) -> list[str]:
@@ -170,6 +211,7 @@ def lexical_terms(text: str, found: Iterable[str] | None = None) -> list[str]:
 
 def _short(word: str) -> str:
     """A word in Katakana without the lengthened last vowel that some write and others do not."""
+    word = word[:MAX_TERM]
     return word[:-1] if len(word) > 3 and word.endswith("ー") else word
 
 
@@ -211,7 +253,7 @@ class _Lexicon:
             self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
             self._concepts = arrays["concepts"].astype(np.uint16)
             self._chances = arrays["chances"].astype(np.uint8)
-            self._uses = arrays["uses"].astype(np.uint8)
+            self._uses = arrays["uses"].astype(np.int64)
             self._total = float(arrays["total"])
         if not len(self.table) == len(sizes) == len(self._uses) or not (
             self._starts[-1] == len(self._concepts) == len(self._chances)
@@ -228,8 +270,7 @@ class _Lexicon:
 
     def surprise(self, places: npt.NDArray[np.int64]) -> float:
         """How little these words (-1: unknown) are to be expected in the language, in nats."""
-        uses = np.where(places >= 0, 2.0 ** (self._uses[places] / 4), 0.5)
-        return float((math.log(self._total) - np.log(uses)).sum())
+        return _surprise(np.where(places >= 0, self._uses[places], -1), self._total)
 
 
 class _English:
@@ -238,7 +279,7 @@ class _English:
     def __init__(self, content: bytes) -> None:
         with _opened(content) as arrays:
             words = arrays["words"].tobytes().decode().split("\n")
-            self._uses = arrays["uses"].astype(np.uint8)
+            self._uses = arrays["uses"].astype(np.int64)
             self._total = float(arrays["total"])
             # Not made of the words again: stemming them all takes a second.
             keys = _undone(arrays["keys"])
@@ -263,8 +304,19 @@ class _English:
         """As `_Lexicon.surprise`."""
         ids = self.ids(found)
         known = ids < _UNKNOWN
-        uses = np.where(known, 2.0 ** (self._uses[np.where(known, ids, 0)] / 4), 0.5)
-        return float((math.log(self._total) - np.log(uses)).sum())
+        return _surprise(np.where(known, self._uses[np.where(known, ids, 0)], -1), self._total)
+
+    def knows(self, found: Sequence[str]) -> int:
+        """How many of these words are concepts."""
+        return int((self.ids(found) < _UNKNOWN).sum())
+
+
+def _surprise(quarters: npt.NDArray[np.int64], total: float) -> float:
+    """Nats, for words used so often (quarters of binary logarithms; -1 for unknown ones)."""
+    # Less text must not make its rare words, most of which are foreign, more likely than more text does.
+    among = math.log(max(total, _COMPARABLE))
+    cost = np.where(quarters >= 0, among - quarters * (math.log(2) / 4), _UNKNOWN_NATS)
+    return float(cost.sum())
 
 
 _stem = functools.lru_cache(1 << 14)(stem)
@@ -351,7 +403,7 @@ class Pivot:
 
     def __init__(self, folder: Path = LEXICONS) -> None:
         self._folder = folder
-        self._lexicons: dict[str, _Lexicon] = {}
+        self._lexicons: dict[str, _Lexicon | None] = {}
         self.languages = frozenset(file.stem for file in folder.glob("*.npz"))
         """Those whose words are known, English among them."""
 
@@ -364,10 +416,8 @@ class Pivot:
             try:
                 with zipfile.ZipFile(file) as archive:
                     sums = [part.CRC for part in archive.infolist()]
-            except (OSError, zipfile.BadZipFile) as error:
-                raise FatalError(
-                    "A lexicon is damaged", f"{file.stem}: {error}. Install Dragoman again."
-                ) from error
+            except (OSError, zipfile.BadZipFile):
+                sums = []
             digest.update(f"{file.name} {sums}\n".encode())
         return digest.hexdigest()
 
@@ -392,10 +442,14 @@ class Pivot:
     def _lexicon(self, lang: str) -> _Lexicon | None:
         if lang in _AS_ENGLISH or lang not in self.languages:
             return None
-        found = self._lexicons.get(lang)
-        if found is None:
-            found = self._lexicons[lang] = self._read(lang, _Lexicon)
-        return found
+        if lang not in self._lexicons:
+            try:
+                self._lexicons[lang] = self._read(lang, _Lexicon)
+            except FatalError as error:
+                # One language less is no reason to search in none.
+                log.error("%s", error)  # noqa: TRY400  nothing more is to be known of it
+                self._lexicons[lang] = None
+        return self._lexicons.get(lang)
 
     @property
     def loaded(self) -> bool:
@@ -404,6 +458,7 @@ class Pivot:
 
     def load(self) -> None:
         """Read all lexicons, so that no query has to wait for that."""
+        self._english.knows([])
         for lang in sorted(self.languages):
             self._lexicon(lang)
 
@@ -528,44 +583,74 @@ class Pivot:
         Returns:
             Odds that add up to 1, or none where no lexicon has anything of it.
         """
-        if told and (told in SCRIPT_DECIDES or told not in self.languages):
-            return {told: 1.0} if told in self.languages else {}
+        candidates = self._candidates(text, told, usual)
         found = list(dict.fromkeys(lexical_terms(text)))[:_LONGEST]
-        if not found:
-            return {}
+        if len(candidates) == 1 or not found:
+            return dict.fromkeys(candidates, 1.0) if found else {}
         keys = _keys(found)
-        surprises = {ENGLISH: self._english.surprise(found) - _FOR_ENGLISH}
-        for lang in self.languages - {ENGLISH}:
-            lexicon = self._lexicon(lang)
-            if lexicon is not None:
+        surprises: dict[str, float] = {}
+        for lang in candidates:
+            if lang == ENGLISH:
+                knows, surprise = self._english.knows(found), self._english.surprise(found) - _FOR_ENGLISH
+                surprise -= _FOR_ENGLISH * (knows == len(found) <= _FEW)
+            else:
+                lexicon = self._lexicon(lang)
+                if lexicon is None:
+                    continue
                 places = lexicon.table.places(keys)
-                if (places >= 0).any():
-                    surprises[lang] = lexicon.surprise(places)
-        for lang in surprises.keys() & set(usual):
-            surprises[lang] -= _FOR_USUAL
+                knows, surprise = int((places >= 0).sum()), lexicon.surprise(places)
+            if knows:
+                surprises[lang] = surprise - _FOR_USUAL * (lang in usual) - _FOR_TOLD * (lang == told)
+                if lang not in {ENGLISH, told} and lang not in usual:
+                    surprises[lang] += _AGAINST_STRANGE
+        if not surprises:
+            return {}
         least = min(surprises.values())
-        likely = {lang: math.exp(least - s) for lang, s in surprises.items() if s - least < 12}
+        likely = {lang: math.exp(least - s) for lang, s in surprises.items() if s - least < _UNLIKELY}
         total = sum(likely.values())
         return {lang: chance / total for lang, chance in likely.items()}
 
-    def gloss(self, text: str, odds: Mapping[str, float]) -> str:
-        """A query word by word in English; empty where it is in English or nothing of it is known."""
+    def _candidates(self, text: str, told: str, usual: Collection[str]) -> list[str]:
+        """The languages that a query may be in."""
+        if told == "zh":
+            # Words in Chinese characters may be Japanese, where somebody has anything in Japanese.
+            return sorted({"zh", "ja"} & self.languages) if "ja" in usual else ["zh"]
+        if told in SCRIPT_DECIDES or (told and told not in self.languages):
+            return [told] if told in self.languages else []
+        latin = _LATIN_ONLY.fullmatch(text) is not None
+        return sorted(self.languages - _NOT_LATIN) if latin else sorted(self.languages)
+
+    def gloss(self, text: str, odds: Mapping[str, float]) -> Gloss:
+        """A query word by word in English.
+
+        Args:
+            text: As a person typed it, and short.
+            odds: How likely it is in which language.
+
+        Returns:
+            Nothing where it is in English, its language is not told for sure, or nothing of it is known.
+        """
         lang = max(odds, key=lambda name: odds[name], default=ENGLISH)
         lexicon = self._lexicon(lang)
         if lexicon is None or odds[lang] < _GLOSSED:
-            return ""
-        words: list[str] = []
-        known = 0
-        for term in _in_order(text):
+            return NO_GLOSS
+        words: dict[str, float] = {}
+        told = 0
+        for term in itertools.islice(_in_order(text), _LONGEST):
             (place,) = lexicon.table.places(_keys([term])).tolist()
             parts = [term] if place >= 0 else _parts(term, lang, lexicon.table)
             for part in parts:
                 _, ids, chances = lexicon.entries(lexicon.table.places(_keys([part])))
-                words.append(self._english.word(int(ids[np.argmax(chances)])))
-                known += 1
+                best = int(np.argmax(chances))
+                words.setdefault(self._english.word(int(ids[best])), float(chances[best]))
+                told += int(ids[best]) >= _FREQUENT
             if not parts and term.isascii():
-                words.append(term)
-        return " ".join(dict.fromkeys(words)) if known else ""
+                words.setdefault(term, 1.0)
+        if not told:
+            return NO_GLOSS
+        # A word alone may mean anything; with others beside it, one that is wrong does little.
+        whole = min(1.0, (len(words) - 1) / _WHOLE)
+        return Gloss(" ".join(words), whole * sum(words.values()) / len(words)) if whole else NO_GLOSS
 
 
 @functools.cache
@@ -595,6 +680,8 @@ def _in_order(text: str) -> Iterator[str]:
 
 def _parts(term: str, lang: str, known: _Table) -> list[str]:
     """Known words that an unknown one is put together of; empty where it is not."""
+    if len(term) > MAX_TERM:
+        return []
     if lang == "ja" and _KATAKANA.fullmatch(term):
         return _katakana_parts(term, known)
     if lang not in _COMPOUNDING or len(term) < 2 * _PART or not term.isalpha():
@@ -614,7 +701,6 @@ def _parts(term: str, lang: str, known: _Table) -> list[str]:
 def _katakana_parts(term: str, known: _Table) -> list[str]:
     """The fewest known words that make it up."""
     best: dict[int, list[str]] = {0: []}
-    term = term[:MAX_TERM]
     for start, end in itertools.combinations(range(len(term) + 1), 2):
         if start not in best or not 2 <= end - start <= _LONGEST_KATAKANA or term[start] in _NO_START:
             continue

@@ -44,7 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         concepts: Weight of what the words mean in any language.
         context: How much what its file's other candidates have of that counts for a passage, too.
         gloss: How much a translation of the query, word by word into English, counts beside its own wording
-            when meanings are compared.
+            when meanings are compared, where it is sure.
         own: Weight of the plain cosine, for passages in the query's own language.
         file: Weight of a file's best few passages beside its best one.
     """
@@ -54,12 +54,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     name: float = 4.0
     concepts: float = 0.5
     context: float = 0.3
-    gloss: float = 1.0
+    gloss: float = 1.4
     own: float = 0.17
     file: float = 0.4
 
 
 DEFAULT = Options()
+# What was best before there were concepts, for as long as a library's are not known.
+WITHOUT_CONCEPTS = Options(words=0.3, own=0.04, file=0.3, concepts=0.0, context=0.0)
 
 # How many texts' worth a guess weighs against what was counted.
 _PRIOR_TEXTS = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -16,7 +17,7 @@ from indexer import api, rank
 from indexer.analysis import QueryTerm, occurrences, query_terms
 from indexer.errors import IndexerError
 from indexer.fold import Folder
-from indexer.pivot import NO_CONCEPTS, Concepts, Usage, pivot
+from indexer.pivot import ENGLISH, NO_CONCEPTS, NO_GLOSS, Concepts, Gloss, Usage, pivot
 from indexer.query import All, Condition, In, Not, Query, parse, without_phrases
 from indexer.query import Any as AnyOf
 from indexer.segment import SCRIPT_DECIDES, language, sentences
@@ -49,6 +50,10 @@ MAX_LEFT_OUT = 16
 # Hits below this similarity are shown as weak. Of 96 questions to the sample library, most in another
 # language than the answer, 76 in 100 right answers are above it; of 20 that it cannot answer, 30 in 100.
 WEAK = 0.25
+# What words and the plain cosine add to the best of what is unrelated, in standard deviations: the scale is
+# that of meanings alone. With it as many queries that mean nothing, or nothing in a library of 108 files,
+# are weak as before there were concepts.
+MORE_THAN_MEANING = 0.3
 # Sentences of the best hits are embedded to find the one to mark; people see the first hits first.
 MARKED_HITS = 10
 MARKED_SENTENCES = 24
@@ -68,6 +73,7 @@ SAMPLE = 96
 # Texts by which it is told how common concepts are, told anew when the library has grown by this share.
 USAGE_SAMPLE = 4096
 USAGE_STALE = 0.1
+USAGE_S = 600.0
 # So likely must a word of a passage mean what was asked for to be shown as a reason.
 MEANT = 0.5
 # A person has files in a language if this share of the library is in it.
@@ -92,7 +98,7 @@ class _Read(NamedTuple):
     text: str
     told: str  # its language, where that can be told
     odds: dict[str, float]  # the languages that its words are used in
-    gloss: str  # in English, word by word; empty where it is English or nothing of it is known
+    gloss: Gloss  # in English, word by word
     concepts: Concepts
 
 
@@ -248,7 +254,7 @@ class Searcher(WordSearcher):
         self._under_way = 0
         self._sentences: OrderedDict[str, Vectors] = OrderedDict()
         self._sample: tuple[float, dict[str, Vectors]] = (-SAMPLE_S, {})
-        self._usage: tuple[int, Usage] | None = None
+        self._usage: tuple[int, float, Usage] | None = None
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until no search is under way; False when one still is after `timeout` seconds."""
@@ -367,14 +373,19 @@ class Searcher(WordSearcher):
                 raise IndexerError("Nothing to compare with", "The text is empty.")
             plain = await asyncio.to_thread(self._stored, like)
             return [
-                self._made(plain[None], _Read("", "", {}, "", NO_CONCEPTS), Lexical((), {}), passage=True)
+                self._made(
+                    plain[None], _Read("", "", {}, NO_GLOSS, NO_CONCEPTS), Lexical((), {}), passage=True
+                )
             ]
         texts = query.texts if like is None else (like.text,)
         long = [like is not None or _is_long(text) for text in texts]
         if not pivot().loaded:
             await asyncio.to_thread(pivot().load)
         usual = self._store.languages(USUAL)
-        read = [await _aside(lambda text: _read(text, usual), text) for text in texts]
+        read = [
+            await _aside(functools.partial(_read, usual=usual, whole=not passage), text)
+            for text, passage in zip(texts, long, strict=True)
+        ]
         futures = []
         try:
             for one, passage in zip(read, long, strict=True):
@@ -382,7 +393,7 @@ class Searcher(WordSearcher):
                     pieces = await _aside(_pieces, one.text)
                     futures.append(self._encoder.passages(pieces, urgent=True))
                 else:
-                    gloss = [one.gloss] if one.gloss and self._options.gloss else []
+                    gloss = [one.gloss.text] if one.gloss.text and self._options.gloss else []
                     futures.append(self._encoder.query([one.text, *gloss], _task(query, request)))
             # Words are looked up while the encoder works.
             looks = await asyncio.gather(*(asyncio.to_thread(self._looks, text) for text in texts))
@@ -418,12 +429,13 @@ class Searcher(WordSearcher):
             if not passage:
                 own = self._space.languages_of(plain)
                 if len(vectors) > 1:
-                    neutral = _unit(neutral + self._options.gloss * move(_unit(vectors[1])[None])[0])
-        if read.told in SCRIPT_DECIDES:
-            own = {read.told: 1.0}
-        elif read.odds:
-            # Of 523 short titles in Latin letters, words tell 441 and vectors 321 (docs/LEXICON.md).
+                    weight = self._options.gloss * read.gloss.sure
+                    neutral = _unit(neutral + weight * move(_unit(vectors[1])[None])[0])
+        if read.odds:
+            # They tell the language of short texts better than vectors do (docs/LEXICON.md).
             own = read.odds
+        elif read.told in SCRIPT_DECIDES:
+            own = {read.told: 1.0}
         elif read.told:
             own = {name: odds / 2 for name, odds in own.items()}
             own[read.told] = own.get(read.told, 0.0) + 0.5
@@ -496,7 +508,10 @@ class Searcher(WordSearcher):
         usage = self._usage_now() if self._options.concepts and len(asked.concepts.ids) else None
         passages = None if usage is None else self._store.concepts(pool.texts)
         if usage is None or passages is None:
-            return _Found(pool, rank.rank(pool, around, words, asked.own, self._options), words, asked)
+            options = self._options
+            if options == rank.DEFAULT and len(asked.concepts.ids):
+                options = rank.WITHOUT_CONCEPTS
+            return _Found(pool, rank.rank(pool, around, words, asked.own, options), words, asked)
         meant = rank.concepts(asked.concepts, passages, len(pool.texts), usage)
         ranked = rank.rank(pool, around, words, asked.own, self._options, meant)
         return _Found(pool, ranked, words, asked, rank.telling(asked.concepts, usage))
@@ -504,12 +519,17 @@ class Searcher(WordSearcher):
     def _usage_now(self) -> Usage | None:
         """How common concepts are in the library; None where that is not known yet."""
         size = self._store.text_count()
-        if self._usage is None or abs(size - self._usage[0]) > USAGE_STALE * self._usage[0]:
+        now = time.monotonic()
+        if (
+            self._usage is None
+            or abs(size - self._usage[0]) > USAGE_STALE * self._usage[0]
+            or now - self._usage[1] > USAGE_S
+        ):
             usage = self._store.usage(USAGE_SAMPLE)
             if usage is None:
                 return None
-            self._usage = (size, usage)
-        return self._usage[1]
+            self._usage = (size, now, usage)
+        return self._usage[2]
 
     def _background(self, asked: _Asked) -> rank.Background:
         taken, sample = self._sample
@@ -567,6 +587,7 @@ class Searcher(WordSearcher):
     def _similarity(self, distance: float) -> float:
         from indexer.embed.space import similarity
 
+        distance -= MORE_THAN_MEANING
         if self._space is not None:
             return round(self._space.similarity(distance), 4)
         return round(similarity(distance), 4)
@@ -608,10 +629,13 @@ class Searcher(WordSearcher):
         return tuple(marked)
 
 
-def _read(text: str, usual: Collection[str]) -> _Read:
+def _read(text: str, usual: Collection[str], *, whole: bool) -> _Read:
+    """What a text says by itself; its gloss only where it is embedded as a whole."""
     told = language(text)
     odds = pivot().languages_of(text, told, usual)
-    return _Read(text, told, odds, pivot().gloss(text, odds), pivot().query(text, odds))
+    gloss = pivot().gloss(text, odds) if whole else NO_GLOSS
+    # Words of which nothing is known may be names.
+    return _Read(text, told, odds, gloss, pivot().query(text, odds or {ENGLISH: 1.0}))
 
 
 def _unit(vector: Vectors) -> Vectors:

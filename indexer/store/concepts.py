@@ -104,7 +104,7 @@ def has(db: Database, text_id: int) -> bool:
 def of(db: Database, text_id: int) -> bytes:
     """What is stored of a text; nothing where it is not known."""
     rows = db.ask("SELECT data FROM concepts WHERE text_id = ?", (text_id,))
-    return bytes(rows[0][0]) if rows else b""
+    return rows[0][0] if rows and isinstance(rows[0][0], bytes) else b""
 
 
 def read(db: Database, text_ids: Ids) -> Passages | None:
@@ -124,5 +124,5 @@ def read(db: Database, text_ids: Ids) -> Passages | None:
     for place, (_, data) in zip(
         np.searchsorted(wanted, [row[0] for row in rows]).tolist(), rows, strict=True
     ):
-        stored[place] = data
+        stored[place] = data if isinstance(data, bytes) else b""  # else a disk made something else of it
     return opened([stored[place] for place in where.tolist()])

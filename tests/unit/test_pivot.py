@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from indexer.errors import FatalError
 from indexer.pivot import (
     LEXICONS,
+    NO_GLOSS,
     Concepts,
     Pivot,
     lexical_terms,
@@ -24,6 +26,8 @@ from indexer.pivot import (
     usage,
 )
 from indexer.rank import concepts
+
+_ENDINGS = ("y", "al", "ing", "ed", "ation", "s", "ies", "er", "able", "ive", "ization")
 
 
 def shared(query: str, passages: list[tuple[str, str]]) -> list[float]:
@@ -102,24 +106,86 @@ def test_the_language_of_a_short_query_is_told_by_its_words() -> None:
         assert sum(odds.values()) == pytest.approx(1)
     assert pivot().languages_of("文件", "zh") == {"zh": 1.0}
     assert pivot().languages_of("", "") == {}
+    # What nobody knows is in no language, least of all for sure in English.
+    assert pivot().languages_of("Blorfenkrump", "") == {}
     # A language without a lexicon is none of the others.
     assert pivot().languages_of("Habari za asubuhi", "sw") == {}
 
 
 def test_a_query_is_glossed_word_by_word_and_english_is_left_alone() -> None:
-    gloss = pivot().gloss("将文件复制到外部磁盘", {"zh": 1.0}).split()
-    assert {"file", "copy", "external", "disk"} <= set(gloss)
-    assert pivot().gloss("copy files", {"en": 1.0}) == ""
-    assert pivot().gloss("copy files", {}) == ""
-    assert pivot().gloss("?!", {"de": 1.0}) == ""
+    gloss = pivot().gloss("将文件复制到外部磁盘", {"zh": 1.0})
+    assert {"file", "copy", "external", "disk"} <= set(gloss.text.split())
+    assert 0.5 < gloss.sure <= 1
+    for text, lang in (
+        ("copy files", "en"),
+        ("?!", "de"),
+        ("der die das", "de"),
+        ("的", "zh"),
+        ("Datei", "de"),
+    ):
+        assert pivot().gloss(text, {lang: 1.0}) == NO_GLOSS
+    assert pivot().gloss("copy files", {}) == NO_GLOSS
+    assert pivot().gloss("Dateien auf der Platte", {"de": 0.5, "nl": 0.5}) == NO_GLOSS
 
 
 def test_unknown_compounds_are_taken_apart() -> None:
     # Nobody wrote these in what the lexicons learnt from.
-    gloss = pivot().gloss("Druckerverschlüsselung", {"de": 1.0}).split()
+    gloss = pivot().gloss("Druckerverschlüsselung", {"de": 1.0}).text.split()
     assert {"printer", "encryption"} <= set(gloss)
-    gloss = pivot().gloss("プリンターフォルダー", {"ja": 1.0}).split()
+    gloss = pivot().gloss("プリンターフォルダー", {"ja": 1.0}).text.split()
     assert {"printer", "folder"} <= set(gloss)
+
+
+def test_a_word_that_english_has_is_english() -> None:
+    # All of these are also words of other languages, which have them much more often.
+    for word in ("pasta", "oven", "visa", "dog", "court", "die hard"):
+        odds = pivot().languages_of(word, "", {"en", "fr", "de"})
+        assert pivot().gloss(word, odds).text == "", word
+    for word in ("pasta", "visa", "dog"):
+        odds = pivot().languages_of(word, "")
+        assert pivot().gloss(word, odds).text == "", word
+
+
+def test_words_in_chinese_characters_may_be_japanese_where_there_is_any() -> None:
+    assert pivot().languages_of("請求書", "zh") == {"zh": 1.0}
+    odds = pivot().languages_of("自動車保険", "zh", {"ja", "en"})
+    assert max(odds, key=lambda name: odds[name]) == "ja"
+
+
+def test_unknown_words_are_in_no_small_language() -> None:
+    german = "Der Drucker druckt die Datei auf das Papier und die Festplatte ist voll. "
+    made_up = " ".join(
+        f"ver{chr(97 + n % 26)}{n // 26:b}x".replace("0", "q").replace("1", "z") for n in range(40)
+    )
+    odds = pivot().languages_of(german + made_up, "")
+    assert max(odds, key=lambda name: odds[name]) == "de"
+
+
+def test_stems_are_right_in_many_threads() -> None:
+    words = [f"{start}{end}" for start in ("arm", "nation", "install", "relat") for end in _ENDINGS] * 40
+    expected = {word: stem(word) for word in words}
+    wrong: list[str] = []
+
+    def work() -> None:
+        try:
+            wrong.extend(word for word in words if stem(word) != expected[word])
+        except IndexError as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_endless_word_is_no_compound() -> None:
+    # Each of them took all memory, or a minute.
+    for endless in ("ア" * 300_000, "donau" * 60_000):
+        for lang in ("de", "ja"):
+            pivot().passage(lexical_terms(endless), lang)
+            pivot().passage([endless], lang)
 
 
 def test_names_stand_for_themselves_in_every_language() -> None:
@@ -166,7 +232,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "de.npz").write_bytes(content)
     small = Pivot(tmp_path)
     assert small.languages == {"de", "en"}
-    assert small.gloss("Boot am Haus", {"de": 1.0}) == "boat am house"
+    assert small.query("Boot am Haus", {"de": 1.0}).ids.tolist()[:2] == [0, 1]
     asked = small.query("boot", {"de": 1.0})
     assert asked.ids.tolist() == [0, 1]
     assert asked.weights[1] > asked.weights[0] > 0
@@ -192,11 +258,24 @@ def test_another_lexicon_has_another_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", save_concepts(["a"], [1])])
-def test_a_damaged_lexicon_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_lexicon_is_told(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(LEXICONS / "en.npz", tmp_path)
     (tmp_path / "de.npz").write_bytes(content)
+    with caplog.at_level("ERROR"):
+        damaged = Pivot(tmp_path)
+        damaged.load()
+    assert "lexicon is damaged" in caplog.text
+    assert damaged.key
+    # That language is then one without a lexicon, and the others are as they were.
+    assert damaged.gloss("Datei auf der Platte", {"de": 1.0}) == NO_GLOSS
+    assert damaged.query("Datei", {"de": 1.0}).ids.tolist()
+    assert damaged.query("files", {"en": 1.0}).ids.tolist() == pivot().query("file", {"en": 1.0}).ids.tolist()
+
+
+def test_without_english_there_are_no_concepts(tmp_path: Path) -> None:
+    (tmp_path / "en.npz").write_bytes(b"")
     with pytest.raises(FatalError, match="lexicon is damaged"):
-        Pivot(tmp_path).load()
+        Pivot(tmp_path).query("file", {"en": 1.0})
 
 
 def test_nothing_is_evidence_of_nothing() -> None:

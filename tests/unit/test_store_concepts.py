@@ -99,6 +99,17 @@ def test_a_large_library_gets_them_in_the_background_and_nobody_is_told_half(
         store.close()
 
 
+def test_a_row_of_another_kind_is_seen_and_mended_and_stops_no_search(library: Path) -> None:
+    store = opened(library)
+    with store._catalog.write() as (db, _):
+        db.execute("UPDATE concepts SET data = 'abcd' WHERE text_id = 1")
+    assert store.concepts(np.array([1, 2])) is not None
+    assert store.check() == ["texts that are about something else than it says: 1"]
+    store.examine(repair=True)
+    assert about(store, "file", "disk", "printer", "network") == EXPECTED
+    store.close()
+
+
 def test_what_is_forgotten_is_forgotten_here_too(library: Path) -> None:
     store = opened(library)
     store.remove(["/library/a"])
