@@ -36,7 +36,14 @@ class Library:
 def make_library(source: Path, target: Path, info: EncoderInfo, tokens: int) -> Library:
     """Copy files from `source`, always the same ones, until they hold about `tokens` tokens."""
     counter = TokenCounter(info.tokenizer)
-    candidates = sorted(file for file in source.rglob("*") if file.is_file() and kind_of(file))
+    # What the indexer would leave out is no work for it: an environment in .venv, builds.
+    candidates = sorted(
+        file
+        for file in source.rglob("*")
+        if file.is_file()
+        and kind_of(file)
+        and not any(part.startswith(".") or part == "build" for part in file.relative_to(source).parts)
+    )
     random.Random(1).shuffle(candidates)
     texts: list[str] = []
     total = files = size = 0
