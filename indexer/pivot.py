@@ -442,14 +442,15 @@ class Pivot:
     def _lexicon(self, lang: str) -> _Lexicon | None:
         if lang in _AS_ENGLISH or lang not in self.languages:
             return None
-        if lang not in self._lexicons:
+        known = self._lexicons  # `rest` puts another in its place at any moment
+        if lang not in known:
             try:
-                self._lexicons[lang] = self._read(lang, _Lexicon)
+                known[lang] = self._read(lang, _Lexicon)
             except FatalError as error:
                 # One language less is no reason to search in none.
                 log.error("%s", error)  # noqa: TRY400  nothing more is to be known of it
-                self._lexicons[lang] = None
-        return self._lexicons.get(lang)
+                known[lang] = None
+        return known[lang]
 
     @property
     def loaded(self) -> bool:
