@@ -6,27 +6,25 @@ with the probabilities that a bilingual lexicon learnt from translated text, and
 probabilistic structured queries of Darwish & Oard ("Probabilistic structured query methods", SIGIR 2003),
 with English as the pivot and the translation on either side. Inflected forms and synonyms meet there, too.
 
-`packaging/train_lexicon.py` makes the lexicons below `lexicons/`, one a language. docs/LEXICON.md tells from
-what, and what that is worth.
+The lexicons are below `lexicons/`, one a language (`indexer.lexicon` reads them). docs/LEXICON.md tells what they
+were learnt from, and what that is worth.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import itertools
 import logging
 import math
 import re
-import threading
 import unicodedata
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +32,7 @@ import numpy.typing as npt
 from indexer.analysis import MAX_TERM, placed
 from indexer.analysis import terms as analysed
 from indexer.errors import FatalError
+from indexer.lexicon import Bilingual, English, Ids, Table, Weights, keys_of
 from indexer.segment import SCRIPT_DECIDES
 
 log = logging.getLogger(__name__)
@@ -45,22 +44,12 @@ _AS_ENGLISH = frozenset({ENGLISH, "code", ""})
 # Raised when the same text and lexicons come to other concepts.
 _VERSION = 1
 
-Ids = npt.NDArray[np.uint32]
-Weights = npt.NDArray[np.float32]
 
 # Concepts of a passage are kept as id << 4 | level; how often one is to be expected, by level.
 _LEVELS = np.array([0.1, 0.15, 0.22, 0.33, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 16, 23], np.float32)
 _LEVEL_BITS = 4
 _MOST_CONCEPTS = 600
-# Ids of stems that no lexicon knows begin here and are made of their checksum.
-_UNKNOWN = 1 << 16
-_IDS = 1 << 28
-# Probabilities are flattened by this power: a lexicon is surer of its first translation than it should be.
-_FLATTEN = 0.7
 _LEAST_ODDS = 0.03
-# Words in the texts of the largest lexicons; and what a word costs that a language does not know.
-_COMPARABLE = 5e6
-_UNKNOWN_NATS = 17.0
 # English words stand in the texts of all languages, and some are words of theirs: a short query that could be
 # in English is (in nats).
 _FOR_ENGLISH = 2.5
@@ -95,13 +84,6 @@ _LONGEST_KATAKANA = 12  # of the parts of one in Katakana
 
 
 _T = TypeVar("_T")
-
-
-class Stemmer(Protocol):
-    """What snowballstemmer gives, and PyStemmer where that is installed."""
-
-    def stemWord(self, word: str) -> str:  # noqa: N802  their name
-        """The stem of a word in lower case."""
 
 
 class Concepts(NamedTuple):
@@ -167,24 +149,6 @@ class Usage(NamedTuple):
 # --- terms ----------------------------------------------------------------------------------
 
 
-def stem(term: str) -> str:
-    """An English word without its endings, by Porter's second stemmer; what is no word stays as it is."""
-    return _stemmer().stemWord(term) if term.isalpha() and term.isascii() else term
-
-
-def _stemmer() -> Stemmer:
-    """This thread's own: a stemmer keeps the word that it is at in itself."""
-    found: Stemmer | None = getattr(_of_thread, "stemmer", None)
-    if found is None:
-        from snowballstemmer import stemmer
-
-        found = _of_thread.stemmer = stemmer("english")
-    return found
-
-
-_of_thread = threading.local()
-
-
 def lexical_terms(text: str, found: Iterable[str] | None = None) -> list[str]:
     """The terms that are translated.
 
@@ -215,182 +179,6 @@ def _short(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("ー") else word
 
 
-def _key(term: str) -> int:
-    return zlib.crc32(term.encode("utf-8", "replace"))
-
-
-def _keys(found: Sequence[str]) -> Ids:
-    return np.fromiter(map(_key, found), np.uint32, len(found))
-
-
-# --- lexicons -------------------------------------------------------------------------------
-
-
-class _Table:
-    """Sorted keys and what each stands for."""
-
-    def __init__(self, keys: Ids) -> None:
-        self._keys = keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def places(self, keys: Ids) -> npt.NDArray[np.int64]:
-        """Where the keys are; -1 for those that are not."""
-        if not len(self._keys):
-            return np.full(len(keys), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, at, -1)
-
-
-class _Lexicon:
-    """What the words of a language mean, and how often they are used."""
-
-    def __init__(self, content: bytes) -> None:
-        with _opened(content) as arrays:
-            self.table = _Table(_undone(arrays["keys"]))
-            sizes = arrays["sizes"].astype(np.int64)
-            self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-            self._concepts = arrays["concepts"].astype(np.uint16)
-            self._chances = arrays["chances"].astype(np.uint8)
-            self._uses = arrays["uses"].astype(np.int64)
-            self._total = float(arrays["total"])
-        if not len(self.table) == len(sizes) == len(self._uses) or not (
-            self._starts[-1] == len(self._concepts) == len(self._chances)
-        ):
-            raise ValueError("its parts do not fit together")
-
-    def entries(self, places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Ids, Weights]:
-        """Which of the places, which concept and how likely it is meant, for every translation of them."""
-        sizes = self._starts[places + 1] - self._starts[places]
-        which = np.repeat(np.arange(len(places)), sizes)
-        at = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + self._starts[places][which]
-        chances = (self._chances[at].astype(np.float32) / 255) ** _FLATTEN
-        return which, self._concepts[at].astype(np.uint32), chances
-
-    def surprise(self, places: npt.NDArray[np.int64]) -> float:
-        """How little these words (-1: unknown) are to be expected in the language, in nats."""
-        return _surprise(np.where(places >= 0, self._uses[places], -1), self._total)
-
-
-class _English:
-    """The concepts: English stems."""
-
-    def __init__(self, content: bytes) -> None:
-        with _opened(content) as arrays:
-            words = arrays["words"].tobytes().decode().split("\n")
-            self._uses = arrays["uses"].astype(np.int64)
-            self._total = float(arrays["total"])
-            # Not made of the words again: stemming them all takes a second.
-            keys = _undone(arrays["keys"])
-            self._order = arrays["order"].astype(np.int64)
-        self._words = words
-        self._table = _Table(keys)
-        if not len(words) == len(self._uses) == len(keys) == len(self._order) or not len(words):
-            raise ValueError("its parts do not fit together")
-
-    def word(self, number: int) -> str:
-        """How a concept is usually written."""
-        return self._words[number]
-
-    def ids(self, found: Sequence[str]) -> Ids:
-        """The concept of each word."""
-        keys = _keys([_stem(word) for word in found])
-        places = self._table.places(keys)
-        unknown = _UNKNOWN + keys % np.uint32(_IDS - _UNKNOWN)
-        return np.where(places >= 0, self._order[places], unknown).astype(np.uint32)
-
-    def surprise(self, found: Sequence[str]) -> float:
-        """As `_Lexicon.surprise`."""
-        ids = self.ids(found)
-        known = ids < _UNKNOWN
-        return _surprise(np.where(known, self._uses[np.where(known, ids, 0)], -1), self._total)
-
-    def knows(self, found: Sequence[str]) -> int:
-        """How many of these words are concepts."""
-        return int((self.ids(found) < _UNKNOWN).sum())
-
-
-def _surprise(quarters: npt.NDArray[np.int64], total: float) -> float:
-    """Nats, for words used so often (quarters of binary logarithms; -1 for unknown ones)."""
-    # Less text must not make its rare words, most of which are foreign, more likely than more text does.
-    among = math.log(max(total, _COMPARABLE))
-    cost = np.where(quarters >= 0, among - quarters * (math.log(2) / 4), _UNKNOWN_NATS)
-    return float(cost.sum())
-
-
-_stem = functools.lru_cache(1 << 14)(stem)
-
-
-def _opened(content: bytes) -> np.lib.npyio.NpzFile:
-    file: np.lib.npyio.NpzFile = np.load(io.BytesIO(content), allow_pickle=False)
-    return file
-
-
-def _planes(keys: Ids) -> npt.NDArray[np.uint8]:
-    """The bytes of the differences of ascending keys, which pack better than the keys."""
-    differences = np.diff(keys, prepend=np.uint32(0)).astype("<u4").view(np.uint8).reshape(-1, 4)
-    return np.ascontiguousarray(differences.T)
-
-
-def _undone(planes: npt.NDArray[np.uint8]) -> Ids:
-    """Ascending keys from the bytes of their differences, the lowest bytes first."""
-    return np.cumsum(np.ascontiguousarray(planes.T).view("<u4")[:, 0], dtype=np.uint32)
-
-
-def save_lexicon(meanings: Mapping[str, Sequence[tuple[int, float]]], uses: Mapping[str, int]) -> bytes:
-    """The content of a language's file.
-
-    Args:
-        meanings: For each term the concepts it is translated by, and how likely each is (0 to 1).
-        uses: How often each term was seen.
-    """
-    found = {_key(term): term for term in meanings}
-    keys = np.array(sorted(found), np.uint32)
-    ordered = [found[key] for key in keys.tolist()]
-    return _packed(
-        keys=_planes(keys),
-        sizes=np.array([len(meanings[term]) for term in ordered], np.uint8),
-        concepts=np.array([c for term in ordered for c, _ in meanings[term]], np.uint16),
-        chances=np.array([max(1, round(p * 255)) for term in ordered for _, p in meanings[term]], np.uint8),
-        uses=_quarters([uses[term] for term in ordered]),
-        total=np.array(float(sum(uses.values()))),
-    )
-
-
-def save_concepts(words: Sequence[str], uses: Sequence[int]) -> bytes:
-    """The content of the file of concepts.
-
-    Args:
-        words: How each is usually written; its `stem` is what it is known by, its place its number.
-        uses: How often it was seen.
-    """
-    keys = _keys([stem(word) for word in words])
-    order = np.argsort(keys, kind="stable")
-    return _packed(
-        keys=_planes(keys[order]),
-        order=order.astype(np.uint16),
-        words=np.frombuffer("\n".join(words).encode(), np.uint8),
-        uses=_quarters(uses),
-        total=np.array(float(sum(uses))),
-    )
-
-
-def _quarters(uses: Sequence[int]) -> npt.NDArray[np.uint8]:
-    return np.array([min(255, round(4 * math.log2(max(1, n)))) for n in uses], np.uint8)
-
-
-def _packed(**arrays: npt.NDArray[np.generic]) -> bytes:
-    """The same bytes for the same arrays, unlike `numpy.savez`, which notes the time."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, array in arrays.items():
-            part = io.BytesIO()
-            np.lib.format.write_array(part, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), part.getvalue(), zipfile.ZIP_DEFLATED, 9)
-    return out.getvalue()
-
-
 # --- the pivot ------------------------------------------------------------------------------
 
 
@@ -403,7 +191,7 @@ class Pivot:
 
     def __init__(self, folder: Path = LEXICONS) -> None:
         self._folder = folder
-        self._lexicons: dict[str, _Lexicon | None] = {}
+        self._lexicons: dict[str, Bilingual | None] = {}
         self.languages = frozenset(file.stem for file in folder.glob("*.npz"))
         """Those whose words are known, English among them."""
 
@@ -422,8 +210,8 @@ class Pivot:
         return digest.hexdigest()
 
     @functools.cached_property
-    def _english(self) -> _English:
-        return self._read(ENGLISH, _English)
+    def _english(self) -> English:
+        return self._read(ENGLISH, English)
 
     def _content(self, lang: str) -> bytes:
         try:
@@ -439,13 +227,13 @@ class Pivot:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise FatalError("A lexicon is damaged", f"{lang}: {error}. Install Dragoman again.") from error
 
-    def _lexicon(self, lang: str) -> _Lexicon | None:
+    def _lexicon(self, lang: str) -> Bilingual | None:
         if lang in _AS_ENGLISH or lang not in self.languages:
             return None
         known = self._lexicons  # `rest` puts another in its place at any moment
         if lang not in known:
             try:
-                known[lang] = self._read(lang, _Lexicon)
+                known[lang] = self._read(lang, Bilingual)
             except FatalError as error:
                 # One language less is no reason to search in none.
                 log.error("%s", error)  # noqa: TRY400  nothing more is to be known of it
@@ -509,7 +297,7 @@ class Pivot:
             kept = [n for n, term in enumerate(found) if lang in _AS_ENGLISH or term.isascii()]
             ids = self._english.ids([found[n] for n in kept])
             return np.array(kept, np.int64), ids, np.ones(len(kept), np.float32)
-        places = lexicon.table.places(_keys(found))
+        places = lexicon.table.places(keys_of(found))
         known = np.flatnonzero(places >= 0)
         which, ids, chances = lexicon.entries(places[known])
         summands = [(known[which], ids, chances)]
@@ -517,7 +305,7 @@ class Pivot:
         for n in np.flatnonzero(places < 0).tolist():
             parts = _parts(found[n], lang, lexicon.table)
             if parts:
-                which, ids, chances = lexicon.entries(lexicon.table.places(_keys(parts)))
+                which, ids, chances = lexicon.entries(lexicon.table.places(keys_of(parts)))
                 summands.append((np.full(len(which), n), ids, chances))
             elif found[n].isascii():
                 themselves.append(n)
@@ -588,7 +376,7 @@ class Pivot:
         found = list(dict.fromkeys(lexical_terms(text)))[:_LONGEST]
         if len(candidates) == 1 or not found:
             return dict.fromkeys(candidates, 1.0) if found else {}
-        keys = _keys(found)
+        keys = keys_of(found)
         surprises: dict[str, float] = {}
         for lang in candidates:
             if lang == ENGLISH:
@@ -638,10 +426,10 @@ class Pivot:
         words: dict[str, float] = {}
         told = 0
         for term in itertools.islice(_in_order(text), _LONGEST):
-            (place,) = lexicon.table.places(_keys([term])).tolist()
+            (place,) = lexicon.table.places(keys_of([term])).tolist()
             parts = [term] if place >= 0 else _parts(term, lang, lexicon.table)
             for part in parts:
-                _, ids, chances = lexicon.entries(lexicon.table.places(_keys([part])))
+                _, ids, chances = lexicon.entries(lexicon.table.places(keys_of([part])))
                 best = int(np.argmax(chances))
                 words.setdefault(self._english.word(int(ids[best])), float(chances[best]))
                 told += int(ids[best]) >= _FREQUENT
@@ -679,7 +467,7 @@ def _in_order(text: str) -> Iterator[str]:
     yield from sorted(found, key=lambda term: places[term] if places[term] >= 0 else len(folded))
 
 
-def _parts(term: str, lang: str, known: _Table) -> list[str]:
+def _parts(term: str, lang: str, known: Table) -> list[str]:
     """Known words that an unknown one is put together of; empty where it is not."""
     if len(term) > MAX_TERM:
         return []
@@ -688,18 +476,22 @@ def _parts(term: str, lang: str, known: _Table) -> list[str]:
     if lang not in _COMPOUNDING or len(term) < 2 * _PART or not term.isalpha():
         return []
     cuts = [at for at in range(_PART, len(term) - _PART + 1)]
-    rests = known.places(_keys([term[at:] for at in cuts]))
+    rests = known.places(keys_of([term[at:] for at in cuts]))
     for at, place in zip(cuts, rests.tolist(), strict=True):
         if place < 0:
             continue
         for link in _LINKS:
             first = term[:at].removesuffix(link) if link else term[:at]
-            if len(first) >= _PART and term[:at].endswith(link) and (known.places(_keys([first])) >= 0).all():
+            if (
+                len(first) >= _PART
+                and term[:at].endswith(link)
+                and (known.places(keys_of([first])) >= 0).all()
+            ):
                 return [first, term[at:]]
     return []
 
 
-def _katakana_parts(term: str, known: _Table) -> list[str]:
+def _katakana_parts(term: str, known: Table) -> list[str]:
     """The fewest known words that make it up."""
     best: dict[int, list[str]] = {0: []}
     for start, end in itertools.combinations(range(len(term) + 1), 2):
@@ -708,7 +500,7 @@ def _katakana_parts(term: str, known: _Table) -> list[str]:
         if end in best and len(best[end]) <= len(best[start]) + 1:
             continue
         piece = _short(term[start:end])
-        if (known.places(_keys([piece])) >= 0).all():
+        if (known.places(keys_of([piece])) >= 0).all():
             best[end] = [*best[start], piece]
     return best.get(len(term), [])
 

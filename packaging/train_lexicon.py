@@ -32,7 +32,8 @@ import numpy.typing as npt
 from lexicon_corpus import LANGUAGES, Pair, collect, pairs
 
 from indexer import pivot
-from indexer.pivot import lexical_terms, save_concepts, save_lexicon, stem
+from indexer.lexicon import save_concepts, save_lexicon, stem
+from indexer.pivot import lexical_terms
 
 _log = logging.getLogger("train_lexicon")
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.errors import FatalError
+from indexer.lexicon import save_concepts, save_lexicon, stem
 from indexer.pivot import (
     LEXICONS,
     NO_GLOSS,
@@ -20,9 +21,6 @@ from indexer.pivot import (
     lexical_terms,
     opened,
     pivot,
-    save_concepts,
-    save_lexicon,
-    stem,
     usage,
 )
 from indexer.rank import concepts

@@ -15,7 +15,8 @@ from types import ModuleType
 
 import pytest
 
-from indexer.pivot import Pivot, stem
+from indexer.lexicon import stem
+from indexer.pivot import Pivot
 
 ROOT = Path(__file__).resolve().parents[2]
 
