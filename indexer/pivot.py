@@ -6,8 +6,8 @@ with the probabilities that a bilingual lexicon learnt from translated text, and
 probabilistic structured queries of Darwish & Oard ("Probabilistic structured query methods", SIGIR 2003),
 with English as the pivot and the translation on either side. Inflected forms and synonyms meet there, too.
 
-The lexicons are below `lexicons/`, one a language (`indexer.lexicon` reads them). docs/LEXICON.md tells what they
-were learnt from, and what that is worth.
+The lexicons are below `lexicons/`, one a language (`indexer.lexicon` reads them). docs/LEXICON.md tells what
+they were learnt from, and what that is worth.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _KATAKANA = re.compile("[\u30a1-\u30fa\u30fc]{2,}")
 _HIRAGANA = re.compile("[\u3041-\u309f]+")
 _IDEOGRAPH = re.compile("[\u2e80-\u9fff]")
 # No Japanese word begins with a small letter or a lengthened vowel.
-_NO_START = frozenset("ーッャュョァィゥェォン")
+NO_START = frozenset("ーッャュョァィゥェォン")
 _COMPOUNDING = frozenset({"de", "nl", "sv", "da", "fi", "hu"})
 _LINKS = ("", "s", "es", "n", "en", "er", "e")
 _PART = 4  # letters of the parts of a compound
@@ -495,7 +495,7 @@ def _katakana_parts(term: str, known: Table) -> list[str]:
     """The fewest known words that make it up."""
     best: dict[int, list[str]] = {0: []}
     for start, end in itertools.combinations(range(len(term) + 1), 2):
-        if start not in best or not 2 <= end - start <= _LONGEST_KATAKANA or term[start] in _NO_START:
+        if start not in best or not 2 <= end - start <= _LONGEST_KATAKANA or term[start] in NO_START:
             continue
         if end in best and len(best[end]) <= len(best[start]) + 1:
             continue

@@ -171,7 +171,7 @@ def katakana_divider(texts: Iterable[str]) -> Callable[[str], str]:
             if (
                 start in best
                 and 2 <= len(part) <= _LONGEST_PART
-                and part[0] not in pivot._NO_START
+                and part[0] not in pivot.NO_START
                 and part != word
                 and counts[part] >= _COMMON_PART
                 and (end not in best or len(best[start]) + 1 < len(best[end]))
