@@ -1,8 +1,8 @@
 """The files below `lexicons/`: what the words of a language mean in English, and how often they are used.
 
 Each is a zip file of numpy arrays that is read without pickle. Terms are kept by their checksums and
-concepts, which are English stems, by their numbers in ``en.npz``. `packaging/train_lexicon.py` writes them with
-`save_lexicon` and `save_concepts`; `indexer.pivot` is what reads them.
+concepts, which are English stems, by their numbers in ``en.npz``. `packaging/train_lexicon.py` writes them
+with `save_lexicon` and `save_concepts`; `indexer.pivot` is what reads them.
 """
 
 from __future__ import annotations

@@ -248,6 +248,24 @@ def test_after_a_rest_all_is_as_before() -> None:
     assert resting.gloss("Drucker ohne Papier", {"de": 1.0}) == before
 
 
+def test_what_is_made_during_a_rest_is_the_same() -> None:
+    resting, found = Pivot(), lexical_terms("Der Drucker hat kein Papier mehr.")
+    expected = resting.passage(found, "de")
+    ended = threading.Event()
+
+    def rest() -> None:
+        while not ended.is_set():
+            resting.rest()
+
+    thread = threading.Thread(target=rest)
+    thread.start()
+    try:
+        assert {resting.passage(found, "de") for _ in range(40)} == {expected}
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_another_lexicon_has_another_key(tmp_path: Path) -> None:
     shutil.copytree(LEXICONS, tmp_path / "lexicons")
     assert Pivot(tmp_path / "lexicons").key == pivot().key
