@@ -16,12 +16,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import psutil
 
 from indexer.settings import Settings
+
+_Result = TypeVar("_Result")
 
 log = logging.getLogger(__name__)
 
@@ -183,26 +186,64 @@ def step_back(pid: int | None = None, niceness: int = NICENESS) -> None:
             process.ionice(psutil.IOPRIO_CLASS_BE, 7)
 
 
+def stepped_back(work: Callable[[], _Result]) -> _Result:
+    """What `work` returns, done in a thread of low priority, from which those that it starts have theirs.
+
+    On Linux, where threads have priorities of their own; elsewhere it is just done in another thread.
+    """
+
+    def lower() -> None:
+        if sys.platform == "linux":
+            here = threading.get_native_id()
+            with contextlib.suppress(OSError):
+                niceness = os.getpriority(os.PRIO_PROCESS, here) + NICENESS
+                os.setpriority(os.PRIO_PROCESS, here, min(niceness, 19))
+
+    with ThreadPoolExecutor(1, "stepped-back", lower) as pool:
+        return pool.submit(work).result()
+
+
 class _Others:
     """What other programs compute, from one look to the next.
 
-    Those of low priority, children that read files among them, are counted apart by the system where it
+    Those of low priority, threads and children of ours among them, are counted apart by the system where it
     knows of it, and are nobody to give way to.
     """
 
     def __init__(self) -> None:
-        self._before: tuple[float, float, dict[int, float]] | None = None
+        self._before: tuple[float, float, dict[int, float], dict[int, float]] | None = None
 
     def share(self, at: float, cores: int) -> float:
         """Share of all cores since the last look; 0 at the first."""
         everybody, own = psutil.cpu_times(), os.times()
         used = everybody.user + everybody.system - own.user - own.system
-        children = _children_s()
-        before, self._before = self._before, (at, used, children)
+        children, low = _children_s(), _low_s()
+        before, self._before = self._before, (at, used, children, low)
         if before is None or at <= before[0]:
             return 0.0
-        ours = sum(max(0.0, now - before[2].get(pid, 0.0)) for pid, now in children.items())
+        ours = _since(before[2], children)
+        # What is not among everybody's time of normal priority must not be taken from it.
+        ours -= _since(before[3], low)
         return min(1.0, max(0.0, (used - before[1] - ours) / (at - before[0]) / cores))
+
+
+def _since(before: dict[int, float], now: dict[int, float]) -> float:
+    return sum(max(0.0, seconds - before.get(one, 0.0)) for one, seconds in now.items())
+
+
+def _low_s() -> dict[int, float]:
+    """Processor time of each thread here that has low priority, without what the system did for it."""
+    found: dict[int, float] = {}
+    if sys.platform != "linux":
+        return found
+    tick = os.sysconf("SC_CLK_TCK")
+    for task in os.listdir("/proc/self/task"):  # noqa: PTH208  numbers, every few seconds
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if os.getpriority(os.PRIO_PROCESS, int(task)) > 0:
+                # See proc_pid_stat(5): the name, in parentheses, may hold anything.
+                fields = Path(f"/proc/self/task/{task}/stat").read_text(errors="replace").rpartition(")")[2]
+                found[int(task)] = int(fields.split()[11]) / tick
+    return found
 
 
 def _children_s() -> dict[int, float]:

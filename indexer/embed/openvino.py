@@ -23,20 +23,24 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import psutil
 
+from indexer.api import Task
 from indexer.embed import Vectors
 from indexer.embed.folder import Model, ModelFolder
-from indexer.embed.tokenized import Input, TokenEncoder
+from indexer.embed.tokenized import Input, TokenEncoder, batches
 from indexer.errors import FatalError, IndexerError
+from indexer.manners import stepped_back
 from indexer.settings import Instructions, Settings, cache_dir, private_folder
 
 _log = logging.getLogger(__name__)
@@ -50,6 +54,15 @@ TABLE = "table.npy"
 _FORMAT = 3
 # Padded tokens a batch: its activations stay in the second-level cache.
 _BUDGET = 1_024
+# Up to this width of its layers one thread answers a query as soon as several would, which wait for one
+# another at every layer. So each thread has a stream, that is a batch, of its own, up to so many.
+_WIDEST_STREAMED = 768
+_MOST_STREAMS = 4
+# What is kept for shapes that were seen, of all layers together; by itself OpenVINO keeps 5,000 a stream,
+# which is 200 MB more after some hundred batches.
+_CACHED = 400
+# Fewer tokens are not worth being divided.
+_LEAST_DIVIDED = 24
 # Numbers of a token's activations that share a scale when they are rounded to 8 bits.
 _INT8_GROUP = 128
 # Small models are quick anyway. Of large ones two copies must fit into memory while they are translated.
@@ -263,7 +276,7 @@ def core() -> Any:
     return openvino.Core()
 
 
-def compiled(core: Any, graph: Any, precision: str, threads: int) -> Any:
+def compiled(core: Any, graph: Any, precision: str, threads: int, streams: int = 1) -> Any:
     """A graph made ready for this processor.
 
     Args:
@@ -271,6 +284,7 @@ def compiled(core: Any, graph: Any, precision: str, threads: int) -> Any:
         graph: A model or the path of one.
         precision: ``float32``, ``bfloat16`` or ``int8``.
         threads: CPU threads.
+        streams: How many batches are computed at once; the threads are divided among them.
     """
     bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     hint = "bf16" if precision != "float32" and bfloat16 else "f32"
@@ -280,7 +294,8 @@ def compiled(core: Any, graph: Any, precision: str, threads: int) -> Any:
         {
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": streams,
+            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
             "ENABLE_CPU_PINNING": False,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP if precision == "int8" else 0,
         },
@@ -342,6 +357,7 @@ class OpenVinoEncoder(TokenEncoder):
         try:
             file = place / TABLE if findings.table == TABLE else folder.path / findings.table
             self._table = Table(file, findings)
+            self._width = findings.shape[1]
             self._core = core()
             self._compile()
             self._embed(self._queries("", ["."]))
@@ -352,9 +368,36 @@ class OpenVinoEncoder(TokenEncoder):
             raise _damaged(place) from error
 
     def _compile(self) -> None:
-        self._request = compiled(
-            self._core, self._graph, self._precision, self._threads
-        ).create_infer_request()
+        streams = min(self._threads, _MOST_STREAMS) if self._streamed else 1
+        make = partial(compiled, self._core, self._graph, self._precision, self._threads, streams)
+        # Where queries have a thread of their own, those that work on passages need not keep up with it.
+        model = stepped_back(make) if self._streamed else make()
+        self._requests = [model.create_infer_request() for _ in range(streams)]
+        self._at_once = streams
+
+    @property
+    def _streamed(self) -> bool:
+        return self._width <= _WIDEST_STREAMED
+
+    def beside(self) -> QueriesBeside | None:
+        """For a second thread, which may embed queries with it while the first embeds passages.
+
+        None of a large model, which would need its memory twice.
+        """
+        return QueriesBeside(self) if self._streamed else None
+
+    def one_thread(self) -> Any:
+        """The model once more, for one thread of the processor; it shares nothing but what is only read."""
+        return compiled(self._core, self._graph, self._precision, 1).create_infer_request()
+
+    def queries_by(self, request: Any, texts: Sequence[str], task: Task) -> Vectors:
+        """As `encode_queries`, computed by what `one_thread` gave; in any thread."""
+        inputs = self._queries(self.query_prefix(task), texts)
+        out = np.empty((len(inputs), self._spec.dim), np.float32)
+        groups = batches([len(one) for one in inputs], self._budget)
+        for group, vectors in self._by([request], inputs, groups):
+            out[group] = vectors
+        return self._checked(out)
 
     @property
     def precision(self) -> str:
@@ -362,11 +405,17 @@ class OpenVinoEncoder(TokenEncoder):
         return self._precision
 
     def set_threads(self, threads: int) -> None:
-        """Use so many CPU threads from the next batch on, 0 for as many as at first; takes 0.3 s."""
+        """Use so many CPU threads from the next batch on, 0 for as many as at first.
+
+        Takes 0.3 s, and no time where some of the streams have to rest only.
+        """
         threads = threads or self._first_threads
-        if threads != self._threads:
+        streams = len(self._requests)
+        if threads > self._threads or (streams == 1 and threads != self._threads):
             self._threads = threads
             self._compile()
+            return
+        self._at_once = max(1, threads * streams // self._threads)
 
     def inputs_of(self, text: str) -> list[npt.NDArray[Any]]:
         """What the graph is given for the beginning of a passage: vectors of its tokens, mask, unpooled."""
@@ -382,16 +431,94 @@ class OpenVinoEncoder(TokenEncoder):
         unpooled = np.array([one.unpooled for one in inputs], np.int64)
         return [self._table[ids], mask, unpooled]
 
-    def _run(self, inputs: list[Input]) -> Vectors:
+    def _most_tokens(self, lengths: Sequence[int]) -> int:
+        return divided(lengths, self._at_once, self._budget)
+
+    def _computed(
+        self, inputs: list[Input], groups: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        yield from self._by(self._requests[: self._at_once], inputs, groups)
+
+    def _by(
+        self, free: list[Any], inputs: list[Input], groups: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        """Each group with its vectors, as many at once as there are requests in `free`."""
+        under_way: deque[_Batch] = deque()
         try:
-            rows = self._request.infer(self._given(inputs), share_inputs=True)[0]
+            for group in groups:
+                if not free:
+                    free.append(under_way[0].request)
+                    yield _finished(under_way)
+                # What it is given must stay until it has answered.
+                batch = _Batch(free.pop(), group, self._given([inputs[at] for at in group]))
+                batch.request.start_async(batch.given, share_inputs=True)
+                under_way.append(batch)
+            while under_way:
+                yield _finished(under_way)
         except RuntimeError as error:
             raise IndexerError(
                 "The model cannot embed a text",
                 f"{self._spec.name}: {str(error)[-200:]} Set the engine to torch in the settings.",
             ) from error
-        vectors: Vectors = np.array(rows, np.float32)
-        return vectors
+        finally:
+            for batch in under_way:  # the next texts must not find it at work
+                with contextlib.suppress(RuntimeError):
+                    batch.request.wait()
+
+
+class QueriesBeside:
+    """Embeds queries while an `OpenVinoEncoder` embeds passages. One thread owns it, another than that one's.
+
+    A query then waits neither for a batch of passages nor, at every layer, for a thread that lost its core.
+    """
+
+    def __init__(self, encoder: OpenVinoEncoder) -> None:
+        """Takes a fifth of a second.
+
+        Args:
+            encoder: Whose model and tokenizer it uses.
+
+        Raises:
+            RuntimeError: OpenVINO refuses.
+        """
+        self._encoder = encoder
+        self._request = encoder.one_thread()
+
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
+        """As `Encoder.encode_queries`, with the errors of that."""
+        return self._encoder.queries_by(self._request, texts, task)
+
+
+class _Batch(NamedTuple):
+    """Inputs that are being computed."""
+
+    request: Any
+    group: list[int]
+    given: list[npt.NDArray[Any]]
+
+
+def _finished(under_way: deque[_Batch]) -> tuple[list[int], Vectors]:
+    """Wait for the eldest batch; its group and vectors."""
+    batch = under_way[0]
+    batch.request.wait()
+    under_way.popleft()
+    return batch.group, np.array(batch.request.get_output_tensor(0).data, np.float32)
+
+
+def divided(lengths: Sequence[int], parts: int, most: int) -> int:
+    """Padded tokens of a batch with which texts make as many batches as are computed at once, or some times.
+
+    Args:
+        lengths: Tokens of each text.
+        parts: How many batches are computed at once.
+        most: Tokens of a batch at most.
+    """
+    total = sum(lengths)
+    if parts == 1 or total < 2 * _LEAST_DIVIDED:
+        return most
+    rounds = -(-total // (parts * most))
+    # Half a text more, since texts are not cut: otherwise a last one often makes a batch by itself.
+    return min(most, total // (rounds * parts) + max(lengths) // 2)
 
 
 def _damaged(place: Path) -> FatalError:

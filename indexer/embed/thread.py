@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -75,6 +75,21 @@ class SetsThreads(Protocol):
         """Compute with so many threads from the next call on, at least 1."""
 
 
+class AnswersQueries(Protocol):
+    """The part of an encoder that a second thread can own."""
+
+    def encode_queries(self, texts: Sequence[str], task: Task = "notes") -> Vectors:
+        """As `Encoder.encode_queries`."""
+
+
+@runtime_checkable
+class WorksBeside(Protocol):
+    """An encoder whose queries can be embedded by a second thread while the first embeds passages."""
+
+    def beside(self) -> AnswersQueries | None:
+        """What that thread calls; None where it would cost too much."""
+
+
 @dataclass(eq=False)
 class _Job:
     """Texts of one future; `order` and `costs` are set when the thread takes the job up."""
@@ -111,7 +126,8 @@ class EncoderThread:
 
     Queries go first, all that wait together; then one batch of passages that takes about a tenth
     of a second; then queries again. So a query waits for one batch at most, and passages get on
-    even under a stream of queries. Jobs of passages take turns, batch by batch.
+    even under a stream of queries. Jobs of passages take turns, batch by batch. Queries of an encoder that
+    can do two things at once (`WorksBeside`) wait for no batch: a second thread embeds them.
 
     Passages that nobody waits for keep to a pace: breaks between their batches, fewer threads. An encoder
     that has had nothing to do for long is let go and loaded again for the next text, which waits for it.
@@ -153,6 +169,9 @@ class EncoderThread:
         self._failure: FatalError | None = None
         self._aborts: Aborts | None = None
         self._stopping = self._finishing = False
+        self._beside = False  # a second thread takes the queries
+        self._closing = False  # and is to end
+        self._counting = threading.Lock()
         self._urgent_in_a_row = 0
         self._tokens_per_s = 0.0
         self._tokens = 0
@@ -325,13 +344,65 @@ class EncoderThread:
         self._asked_at = 0.0
         self._status = _ready(encoder)
         if not isinstance(encoder, Aborts):
-            return self._serve(encoder, may_rest=True)
+            with self._second_thread(encoder):
+                return self._serve(encoder, may_rest=True)
         with self._wake:
             self._aborts = encoder
         try:
             return self._serve(encoder, may_rest=False)
         finally:
             encoder.abort()
+
+    @contextlib.contextmanager
+    def _second_thread(self, encoder: Encoder) -> Iterator[None]:
+        """While this lasts another thread embeds queries, once it can, where the encoder allows it."""
+        if not isinstance(encoder, WorksBeside):
+            yield
+            return
+        self._closing = False
+        second = threading.Thread(target=self._answer, args=(encoder, encoder), name="queries", daemon=True)
+        second.start()
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._closing = True
+                self._wake.notify_all()
+            second.join()
+
+    def _answer(self, encoder: Encoder, able: WorksBeside) -> None:
+        """Embed queries; in the second thread. Both arguments are the encoder."""
+        try:
+            beside = able.beside()
+        except Exception:  # noqa: BLE001  the first thread does it, as with other encoders
+            _log.warning("Queries are not embedded beside passages", exc_info=True)
+            return
+        if beside is None:
+            return
+        with self._wake:
+            self._beside = True
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closing or self._lanes["query"])
+                    if self._closing:
+                        return
+                    jobs = self._queries_taken()
+                self._serve_queries(encoder, beside, jobs)
+                self._used_at = time.monotonic()
+        finally:
+            with self._wake:
+                self._beside = False
+                self._wake.notify_all()
+
+    def _queries_taken(self) -> list[_Job]:
+        """All queries that wait; held under the lock."""
+        jobs = list(self._lanes["query"])
+        self._lanes["query"].clear()
+        if jobs:
+            self._asked_at = time.monotonic()
+            self._wake.notify_all()  # an end that was waiting for them
+        return jobs
 
     def _serve(self, encoder: Encoder, *, may_rest: bool) -> bool:
         """Serve until the end (False), or until there has been nothing to do for long (True)."""
@@ -350,15 +421,11 @@ class EncoderThread:
                     return False
                 if self._stopping:
                     return False
-                queries = list(self._lanes["query"])
-                self._lanes["query"].clear()
+                queries = [] if self._beside else self._queries_taken()
                 call = self._calls.popleft() if self._calls else None
             if call is not None:
                 call[0](encoder)
-            if queries:
-                self._asked_at = time.monotonic()
-            for task in dict.fromkeys(job.task for job in queries):
-                self._serve_queries(encoder, task, [job for job in queries if job.task == task])
+            self._serve_queries(encoder, encoder, queries)
             self._serve_passages(encoder)
             self._used_at = time.monotonic()
             if encoder.device != self._status.device:
@@ -369,7 +436,7 @@ class EncoderThread:
 
     def _due(self) -> bool:
         """Whether something is to be done now; held under the lock, as the next two."""
-        if self._calls or self._lanes["query"] or self._lanes["urgent"]:
+        if self._calls or (self._lanes["query"] and not self._beside) or self._lanes["urgent"]:
             return True
         return bool(self._lanes["passage"]) and self._break_s() <= 0
 
@@ -421,9 +488,16 @@ class EncoderThread:
                 if not job.over:
                     job.finish(_again(failure))
 
-    def _serve_queries(self, encoder: Encoder, task: Task, jobs: list[_Job]) -> None:
+    def _serve_queries(self, encoder: Encoder, answering: AnswersQueries, jobs: list[_Job]) -> None:
+        """Embed queries, those of a task together; `encoder` counts their tokens, `answering` embeds them."""
+        for task in dict.fromkeys(job.task for job in jobs):
+            encode = partial(answering.encode_queries, task=task)
+            self._serve_task(encoder, encode, [job for job in jobs if job.task == task])
+
+    def _serve_task(
+        self, encoder: Encoder, encode: Callable[[Sequence[str]], Vectors], jobs: list[_Job]
+    ) -> None:
         """Embed all queries of a task that wait; one that cannot be embedded fails alone."""
-        encode = partial(encoder.encode_queries, task=task)
         for job in jobs:
             self._take_up(encoder, job)
         jobs = [job for job in jobs if not job.over]
@@ -531,10 +605,12 @@ class EncoderThread:
             vectors = encode(texts)
         finally:
             took = time.perf_counter() - begun
-            self._busy_s += took
-        self._tokens += tokens
-        # A tiny batch is all overhead and says nothing about the rate.
-        if tokens >= _SMALLEST_BATCH // 2:
+            with self._counting:
+                self._busy_s += took
+        with self._counting:
+            self._tokens += tokens
+        # A tiny batch is all overhead and says nothing about the rate, nor does one beside another.
+        if tokens >= _SMALLEST_BATCH // 2 and threading.current_thread() is self._thread:
             rate = tokens / max(took, 1e-6)
             before = self._tokens_per_s or rate
             self._tokens_per_s = (1 - _NEWEST) * before + _NEWEST * rate

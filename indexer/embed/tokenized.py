@@ -7,7 +7,8 @@ in batches of similar length. What a batch of tokens becomes is the subclass's s
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,6 +25,8 @@ from indexer.settings import Instructions
 
 # A piece of a text may have a few tokens more on its own than it had in the text.
 _SLACK = 8
+# Texts that are taken to tokens before a query that waits for the same tokenizer has its turn.
+_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,10 @@ class Input:
 
 
 class TokenEncoder(abc.ABC):
-    """An `Encoder` as far as it does not depend on what runs the model. One thread owns it."""
+    """An `Encoder` as far as it does not depend on what runs the model. One thread owns it.
+
+    Texts may be taken to tokens by others, too.
+    """
 
     def __init__(self, folder: ModelFolder, instructions: Instructions, *, pad: int, budget: int) -> None:
         """Load the tokenizer.
@@ -55,11 +61,15 @@ class TokenEncoder(abc.ABC):
         self._pad = pad
         self._budget = budget
         self._tokenizer = open_tokenizer(folder.tokenizer)
+        # Whether it cuts texts off is a state of it, and queries may be embedded by another thread.
+        self._tokenizing = threading.Lock()
         self._prepare_tokenizer()
 
     @abc.abstractmethod
-    def _run(self, inputs: list[Input]) -> Vectors:
-        """Float32 (len(inputs), dim) of unit length, of inputs of similar length."""
+    def _computed(
+        self, inputs: list[Input], groups: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        """Each group of inputs of similar length with its vectors, float32 (len(group), dim), unit length."""
 
     @property
     @abc.abstractmethod
@@ -129,20 +139,25 @@ class TokenEncoder(abc.ABC):
         self._special = tokenizer.num_special_tokens_to_add(False) + len(self._end)
         self._unpooled: dict[str, int] = {}
 
-    def _tokenize(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with prefix and special tokens."""
-        inputs = [prefix + text for text in texts]
-        found = [encoding.ids + self._end for encoding in self._tokenizer.encode_batch_fast(inputs)]
-        # Where nothing stands for an empty text, padding does.
-        return [ids or [self._pad] for ids in found]
+    def _tokenize(self, prefix: str, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
+        """Token ids of each text with prefix and special tokens; of more than `most` the end is left away."""
+        found: list[list[int]] = []
+        for first in range(0, len(texts), _TOGETHER):
+            inputs = [prefix + text for text in texts[first : first + _TOGETHER]]
+            with self._tokenizing:
+                if most is not None:
+                    self._tokenizer.enable_truncation(most)
+                try:
+                    encodings = self._tokenizer.encode_batch_fast(inputs)
+                finally:
+                    self._tokenizer.no_truncation()
+            # Where nothing stands for an empty text, padding does.
+            found += [encoding.ids + self._end or [self._pad] for encoding in encodings]
+        return found
 
     def _shortened(self, prefix: str, texts: Sequence[str]) -> list[list[int]]:
         """As `_tokenize`, at most `max_length`: of a longer text the end is left away."""
-        self._tokenizer.enable_truncation(max(1, self._spec.max_length - len(self._end)))
-        try:
-            return self._tokenize(prefix, texts)
-        finally:
-            self._tokenizer.no_truncation()
+        return self._tokenize(prefix, texts, max(1, self._spec.max_length - len(self._end)))
 
     def _queries(self, prefix: str, texts: Sequence[str]) -> list[Input]:
         cut = self._spec.max_length
@@ -163,7 +178,9 @@ class TokenEncoder(abc.ABC):
         if len(ids) <= spec.max_length:
             return [Input(ids, unpooled)]
         room = max(1, spec.max_passage - min(_SLACK, spec.max_passage // 4))
-        ends = [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        with self._tokenizing:
+            offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        ends = [end for _, end in offsets]
         parts = even_cuts(len(ends[: room * most_windows(spec.max_length)]), room)
         if len(parts) == 1:
             return [Input(ids, unpooled) for ids in self._shortened(prefix, [text])]
@@ -177,7 +194,8 @@ class TokenEncoder(abc.ABC):
         if self._spec.include_prompt or not prefix:
             return 0
         if prefix not in self._unpooled:
-            encoding = self._tokenizer.encode(prefix)
+            with self._tokenizing:
+                encoding = self._tokenizer.encode(prefix)
             self._unpooled[prefix] = len(encoding) - (encoding.special_tokens_mask[-1:] == [1])
         return self._unpooled[prefix]
 
@@ -185,9 +203,14 @@ class TokenEncoder(abc.ABC):
 
     def _embed(self, inputs: list[Input]) -> Vectors:
         out = np.empty((len(inputs), self._spec.dim), np.float32)
-        for batch in batches([len(one) for one in inputs], self._budget):
-            out[batch] = self._run([inputs[at] for at in batch])
+        lengths = [len(one) for one in inputs]
+        for group, vectors in self._computed(inputs, batches(lengths, self._most_tokens(lengths))):
+            out[group] = vectors
         return self._checked(out)
+
+    def _most_tokens(self, _: Sequence[int]) -> int:
+        """Padded tokens of a group at most, where the inputs have so many each."""
+        return self._budget
 
     def _checked(self, out: Vectors) -> Vectors:
         """The same, once it is known to be numbers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -309,6 +309,12 @@ class TransformerEncoder(TokenEncoder):
                 return self._checked(vectors)
             self._fall_back(failure)
         return super()._embed(one.inputs)
+
+    def _computed(
+        self, inputs: list[Input], groups: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        for group in groups:
+            yield group, self._run([inputs[at] for at in group])
 
     def _run(self, inputs: list[Input]) -> Vectors:
         """Vectors of texts: in parts where memory is short, by the processor where the device is lost."""
