@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 MAX_HITS = 200
 MAX_PASSAGES = 20
 # Nearest texts that are looked at, and those that the words bring in.
-NEAR = 240
+NEAR = 160
 MOST_NEAR = 4000  # where all of these are in fewer files than wanted
 BY_WORDS = 120
 BY_NAME = 12

@@ -452,11 +452,9 @@ class Catalog:
     def texts_by_file(db: Database, files: Sequence[int]) -> dict[int, list[int]]:
         """Texts of some files, each in order."""
         found: dict[int, list[int]] = {}
-        query = (
-            "SELECT file, text_id FROM chunks WHERE file IN (SELECT value FROM json_each(?))"
-            " ORDER BY file, slot"
-        )
-        for file, text in db.ask(query, (json.dumps(list(files)),)):
+        source = "FROM chunks WHERE file IN (SELECT value FROM json_each(?))"
+        rows = db.ask_at_once(("file", "slot", "text_id"), source, (json.dumps(list(files)),))
+        for file, _, text in sorted(rows):
             found.setdefault(file, []).append(text)
         return found
 
@@ -487,16 +485,18 @@ class Catalog:
         Returns:
             Id, text, file, how many chunks the file has, and language, of each.
         """
-        columns = "SELECT chunks.id, text_id, file, files.chunks, chunks.lang FROM"
-        found = db.ask(
-            f"{columns} json_each(?) AS wanted JOIN chunks ON chunks.id IN"
+        columns = ("chunks.id", "text_id", "file", "files.chunks", "chunks.lang || ''")
+        found = db.ask_at_once(
+            columns,
+            "FROM json_each(?) AS wanted JOIN chunks ON chunks.id IN"
             " (SELECT copies.id FROM chunks AS copies WHERE copies.text_id = wanted.value"
             " ORDER BY copies.id LIMIT ?) JOIN files ON files.id = file LIMIT ?",
             (json.dumps(texts.tolist()), each, limit),
         )
         if len(files):
-            found += db.ask(
-                f"{columns} chunks JOIN files ON files.id = file"
+            found += db.ask_at_once(
+                columns,
+                "FROM chunks JOIN files ON files.id = file"
                 " WHERE file IN (SELECT value FROM json_each(?)) AND slot < ?",
                 (json.dumps(files.tolist()), _FIRST_CHUNKS),
             )

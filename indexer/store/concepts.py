@@ -116,13 +116,15 @@ def read(db: Database, text_ids: Ids) -> Passages | None:
     if missing(db):
         return None
     wanted, where = np.unique(text_ids, return_inverse=True)
-    rows = db.ask(
-        "SELECT text_id, data FROM json_each(?) AS wanted JOIN concepts ON text_id = wanted.value",
+    rows = db.ask_at_once(
+        ("text_id", "hex(data)"),
+        # A disk may have made something else of it.
+        "FROM json_each(?) AS wanted JOIN concepts ON text_id = wanted.value WHERE typeof(data) = 'blob'",
         (json.dumps(wanted.tolist()),),
     )
     stored = [b""] * len(wanted)
     for place, (_, data) in zip(
         np.searchsorted(wanted, [row[0] for row in rows]).tolist(), rows, strict=True
     ):
-        stored[place] = data if isinstance(data, bytes) else b""  # else a disk made something else of it
+        stored[place] = bytes.fromhex(data)
     return opened([stored[place] for place in where.tolist()])

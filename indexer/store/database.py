@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import apsw
+import msgspec
 
 from indexer.api import DAMAGED
 from indexer.errors import FatalError, IndexerError
@@ -42,6 +43,23 @@ class Database(apsw.Connection):
     def ask(self, query: str, args: Sequence[Any] = ()) -> list[Any]:
         """All rows of one query."""
         return self.execute(query, args).fetchall()
+
+    def ask_at_once(self, columns: Sequence[str], source: str, args: Sequence[Any] = ()) -> list[Any]:
+        """As `ask`, for hundreds of rows of numbers and texts, while somebody waits for them.
+
+        SQLite makes one value of them. Between any two rows this thread would let go of Python's lock and,
+        beside threads that compute, wait milliseconds until it has it again.
+
+        Args:
+            columns: Of the result, as expressions.
+            source: What follows on them in the query: FROM and so on.
+            args: Of the query.
+        """
+        names = [f"c{n}" for n in range(len(columns))]
+        inner = ", ".join(f"{column} AS {name}" for column, name in zip(columns, names, strict=True))
+        query = f"SELECT json_group_array(json_array({', '.join(names)})) FROM (SELECT {inner} {source})"
+        rows: list[Any] = msgspec.json.decode(self.ask(query, args)[0][0])
+        return rows
 
 
 def trim() -> None:
