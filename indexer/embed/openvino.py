@@ -518,7 +518,7 @@ def divided(lengths: Sequence[int], parts: int, most: int) -> int:
         return most
     rounds = -(-total // (parts * most))
     # Half a text more, since texts are not cut: otherwise a last one often makes a batch by itself.
-    return min(most, total // (rounds * parts) + max(lengths) // 2)
+    return min(most, -(-total // (rounds * parts)) + -(-max(lengths) // 2))
 
 
 def _damaged(place: Path) -> FatalError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,35 @@ def test_a_translated_model_needs_neither_torch_nor_telemetry() -> None:
 def test_unknown_names_are_told(more: dict[str, Any]) -> None:
     with pytest.raises(FatalError, match="steam"):
         load(**more)
+
+
+def test_queries_beside_passages_have_the_same_vectors() -> None:
+    encoder = load(engine="openvino", precision="float32")
+    assert isinstance(encoder, OpenVinoEncoder)
+    beside = encoder.beside()
+    assert beside is not None
+    # Windows of long texts make the tokenizer cut; a query must not be caught by that, nor undo it.
+    passages = [" ".join(ALL) * 20, *ALL, "word " * 3000]
+    queries = ["what is sought", " ".join(ALL) * 9, *ALL[:4]]
+    wanted = encoder.encode_passages(passages), [encoder.encode_queries([query]) for query in queries]
+    found: list[Any] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            found.append([beside.encode_queries([query]) for query in queries])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(3):
+            assert least_cosine(encoder.encode_passages(passages), wanted[0]) > 0.99999
+    finally:
+        ended.set()
+        thread.join()
+    assert found
+    for answers in found:
+        for answer, vector in zip(answers, wanted[1], strict=True):
+            assert least_cosine(answer, vector) > 0.99999
+    encoder.set_threads(1)
+    assert least_cosine(beside.encode_queries(queries[:1]), wanted[1][0]) > 0.99999

@@ -450,3 +450,92 @@ def test_what_waits_for_others_is_not_let_go() -> None:
         assert thread.status.state == "ready"
     assert len(made) == 1
     thread.stop()
+
+
+# --- queries beside passages ------------------------------------------------------------------------
+
+
+class TwoThings(Gate):
+    """One whose queries another thread may embed, by a gate of their own."""
+
+    def __init__(self, queries: Gate | None = None, *, closed: bool = False) -> None:
+        super().__init__(closed=closed)
+        self.queries = queries
+        self.asked = threading.Event()
+
+    def beside(self) -> Gate | None:
+        self.asked.set()
+        if self.queries is not None and self.queries.info is not INFO:
+            raise RuntimeError("it cannot be had")
+        return self.queries
+
+
+def test_queries_do_not_wait_for_a_batch_where_another_thread_takes_them() -> None:
+    queries = Gate()
+    encoder = TwoThings(queries, closed=True)
+    thread = EncoderThread(lambda: encoder)
+    thread.start()
+    passages = thread.passages(["long passage"])
+    encoder.arrived()
+    vectors = thread.query(["what", "when"]).result(LIMIT)
+    assert vectors.tolist() == [[4, ord("w")], [4, ord("w")]]
+    assert not passages.done()
+    assert thread.query(["more"], "code").result(LIMIT).shape == (1, 2)
+    with pytest.raises(ValueError, match="bad text"):
+        thread.query(["bad"]).result(LIMIT)
+    assert thread.query(["again"]).result(LIMIT).shape == (1, 2)
+    assert thread.tokens_embedded == 20 * 4
+    encoder.go()
+    assert passages.result(LIMIT).shape == (1, 2)
+    assert [kind for kind, _ in encoder.batches] == ["passage"]
+    assert all(kind == "query" for kind, _ in queries.batches)
+    thread.stop()
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_without_another_thread_the_first_takes_the_queries(
+    possible: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries = None
+    if not possible:
+        queries = Gate()
+        queries.info = EncoderInfo(key="", name="", dim=2, max_tokens=1, tokenizer=Path())
+    encoder = TwoThings(queries)
+    thread = EncoderThread(lambda: encoder)
+    thread.start()
+    assert encoder.asked.wait(LIMIT)
+    for _ in range(20):
+        assert thread.query(["what"]).result(LIMIT).shape == (1, 2)
+    thread.stop()
+    assert len(encoder.batches) == 20
+    assert bool(caplog.records) is not possible
+
+
+def test_another_thread_for_queries_ends_with_the_encoder() -> None:
+    made: list[weakref.ref[TwoThings]] = []
+
+    def load() -> TwoThings:
+        made.append(weakref.ref(encoder := TwoThings(Gate())))
+        return encoder
+
+    def gone() -> bool:
+        gc.collect()
+        return all(ref() is None for ref in made)
+
+    def answering() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "queries"]
+
+    dial = Dial(idle_s=0.01)
+    thread = dial.thread(load)
+    thread.start()
+    for times in range(1, 6):
+        futures = [thread.query([f"query {n}"]) for n in range(5)]
+        assert all(future.result(LIMIT).shape == (1, 2) for future in futures)
+        wait_until(lambda times=times: len(made) >= times and thread.status.state == "resting")  # type: ignore[misc]
+        wait_until(gone)
+        assert not answering()
+    last = thread.query(["last"])
+    thread.finish()
+    assert last.result(LIMIT).shape == (1, 2)
+    thread.stop()
+    assert not answering()

@@ -275,3 +275,52 @@ def test_a_process_that_steps_back_has_low_priority_for_processor_and_disk() -> 
         child.kill()
         child.communicate()
     step_back(child.pid)  # one that has ended is no error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_threads_of_low_priority_are_ours_and_nobody_to_give_way_to() -> None:
+    here = threading.get_native_id()
+    before = os.getpriority(os.PRIO_PROCESS, here)
+    ended = threading.Event()
+    started = threading.Event()
+
+    def spin() -> None:
+        while not ended.is_set():
+            sum(range(1000))
+            started.set()
+
+    def start() -> threading.Thread:
+        thread = threading.Thread(target=spin)
+        thread.start()
+        return thread
+
+    thread = manners.stepped_back(start)
+    try:
+        assert thread.native_id is not None
+        assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(before + manners.NICENESS, 19)
+        assert os.getpriority(os.PRIO_PROCESS, here) == before
+        assert started.wait(LIMIT)
+        assert thread.native_id in manners._low_s()
+    finally:
+        ended.set()
+        thread.join()
+    with pytest.raises(ZeroDivisionError):
+        manners.stepped_back(lambda: 1 / 0)
+
+
+def test_what_threads_of_low_priority_compute_hides_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Times:
+        def __init__(self, user: float) -> None:
+            self.user, self.system = user, 0.0
+
+    state = {"everybody": 0.0, "own": 0.0, "low": 0.0, "child": 0.0}
+    monkeypatch.setattr(psutil, "cpu_times", lambda: Times(state["everybody"]))
+    monkeypatch.setattr(os, "times", lambda: Times(state["own"]))
+    monkeypatch.setattr(manners, "_low_s", lambda: {7: state["low"]})
+    monkeypatch.setattr(manners, "_children_s", lambda: {9: state["child"]})
+    others = manners._Others()
+    assert others.share(0.0, 2) == 0.0
+    # Of two cores we have 1.4 s at low priority, which is not among everybody's, and 0.1 s else; a child has
+    # 0.2 s; others have 0.5 s.
+    state |= {"everybody": 0.8, "own": 1.5, "low": 1.4, "child": 0.2}
+    assert others.share(1.0, 2) == pytest.approx(0.25)
