@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -184,6 +184,49 @@ def step_back(pid: int | None = None, niceness: int = NICENESS) -> None:
             process.nice(min(process.nice() + niceness, 19))
         if sys.platform == "linux":
             process.ionice(psutil.IOPRIO_CLASS_BE, 7)
+
+
+class Courtesy:
+    """Lets searches have Python to themselves: work that nobody waits for stops between two steps of it.
+
+    Each of a search's many steps would otherwise have to win Python's lock from threads that compute, and
+    wait up to 5 ms for it. May be used from any thread.
+    """
+
+    def __init__(self, most_s: float = 0.05) -> None:
+        """Nobody waits yet.
+
+        Args:
+            most_s: Longest stop, so that work goes on beside searches that never end.
+        """
+        self._most_s = most_s
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._calm = threading.Event()
+        self._calm.set()
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """A person waits while this lasts."""
+        with self._lock:
+            self._waiting += 1
+            self._calm.clear()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._calm.set()
+
+    def give_way(self) -> None:
+        """Wait while a person does, but not long; costs nothing otherwise."""
+        if not self._calm.is_set():
+            self._calm.wait(self._most_s)
+
+
+COURTESY = Courtesy()
+"""One for all threads, since they share one lock."""
 
 
 def stepped_back(work: Callable[[], _Result]) -> _Result:

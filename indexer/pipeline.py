@@ -33,6 +33,7 @@ from indexer.api import Notice
 from indexer.document import Chunk
 from indexer.errors import FileError, IndexerError, TextError, away, shortage
 from indexer.extract import kind_of
+from indexer.manners import COURTESY
 from indexer.store import FileUpdate, ModelChangedError, Store
 from indexer.watch import FileChange, Rules, mounted_below, mounts, root_device, root_online, sweep
 from indexer.workers import (
@@ -882,6 +883,7 @@ class Pipeline:
 
     def _extract_loop(self) -> None:
         while (job := self._take()) is not None:
+            COURTESY.give_way()
             try:
                 prepared = self._prepare(job)
             except FileError as error:

@@ -17,6 +17,7 @@ from indexer import api, rank
 from indexer.analysis import QueryTerm, occurrences, query_terms
 from indexer.errors import IndexerError
 from indexer.fold import Folder
+from indexer.manners import COURTESY
 from indexer.pivot import ENGLISH, NO_CONCEPTS, NO_GLOSS, Concepts, Gloss, Usage, pivot
 from indexer.query import All, Condition, In, Not, Query, parse, without_phrases
 from indexer.query import Any as AnyOf
@@ -268,7 +269,12 @@ class Searcher(WordSearcher):
         with self._idle:
             self._under_way += 1
         try:
-            async for result in self._search(request, words_given=words_given):
+            results = self._search(request, words_given=words_given)
+            with COURTESY.asked():
+                # The first hits are what is waited for; sentences are marked and hits reordered after that.
+                first = await anext(results)
+            yield first
+            async for result in results:
                 yield result
         finally:
             with self._idle:

@@ -29,6 +29,7 @@ from indexer import api
 from indexer.api import DAMAGED
 from indexer.document import Chunk
 from indexer.errors import FatalError, FileError, IndexerError
+from indexer.manners import COURTESY
 from indexer.settings import synced
 from indexer.store import cipher, concepts, spare, vault
 from indexer.store.cipher import Key
@@ -410,6 +411,7 @@ class Catalog:
 
     def _text(self, db: Database, chunk: Chunk, vectors: Mapping[bytes, Vector]) -> int:
         """The id of a chunk's text, which gets its words and its vector if it has none yet."""
+        COURTESY.give_way()
         text_hash = chunk.text_hash
         row = db.ask("SELECT id, unused_since FROM texts WHERE hash = ?", (text_hash,))
         if row:

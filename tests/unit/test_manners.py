@@ -324,3 +324,30 @@ def test_what_threads_of_low_priority_compute_hides_nobody(monkeypatch: pytest.M
     # 0.2 s; others have 0.5 s.
     state |= {"everybody": 0.8, "own": 1.5, "low": 1.4, "child": 0.2}
     assert others.share(1.0, 2) == pytest.approx(0.25)
+
+
+def test_work_stops_while_somebody_asks_but_not_for_ever() -> None:
+    courtesy = manners.Courtesy(most_s=LIMIT)
+    courtesy.give_way()
+    passed: list[str] = []
+
+    def work() -> None:
+        courtesy.give_way()
+        passed.append("worker")
+
+    worker = threading.Thread(target=work)
+    with courtesy.asked():
+        with courtesy.asked():
+            worker.start()
+        assert not passed
+        assert worker.is_alive()
+        passed.append("asked")
+    worker.join(LIMIT)
+    assert passed == ["asked", "worker"]
+    hasty = manners.Courtesy(most_s=0.001)
+    with hasty.asked():
+        hasty.give_way()
+    with pytest.raises(ZeroDivisionError), hasty.asked():
+        raise ZeroDivisionError
+    hasty.give_way()
+    assert not hasty._waiting
