@@ -333,6 +333,7 @@ class OpenVinoEncoder(TokenEncoder):
         instructions: Instructions = Instructions(),  # noqa: B008  frozen
         graph: Any = None,
         findings: Findings | None = None,
+        behind: bool = True,
     ) -> None:
         """Load a translated model; takes about half a second.
 
@@ -343,6 +344,7 @@ class OpenVinoEncoder(TokenEncoder):
             instructions: What the person wants an instruction-aware model to be told.
             graph: The translation, where it is not in `place` yet.
             findings: The same for what was found.
+            behind: Whether passages give way to other work where queries have a thread of their own.
 
         Raises:
             FatalError: It cannot be loaded.
@@ -354,6 +356,7 @@ class OpenVinoEncoder(TokenEncoder):
         self._precision = findings.precision
         self._threads = self._first_threads = threads_of(threads)
         self._graph = place / GRAPH if graph is None else graph
+        self._behind = behind
         try:
             file = place / TABLE if findings.table == TABLE else folder.path / findings.table
             self._table = Table(file, findings)
@@ -371,7 +374,7 @@ class OpenVinoEncoder(TokenEncoder):
         streams = min(self._threads, _MOST_STREAMS) if self._streamed else 1
         make = partial(compiled, self._core, self._graph, self._precision, self._threads, streams)
         # Where queries have a thread of their own, those that work on passages need not keep up with it.
-        model = stepped_back(make) if self._streamed else make()
+        model = stepped_back(make) if self._streamed and self._behind else make()
         self._requests = [model.create_infer_request() for _ in range(streams)]
         self._at_once = streams
 

@@ -109,7 +109,10 @@ def _translate(order: Order) -> Findings:
     graphs = dict.fromkeys(names, graph)
 
     def load(name: str) -> OpenVinoEncoder:
-        return OpenVinoEncoder(folder, target, order.threads, graph=graphs[name], findings=found[name])
+        # At the priority that torch has, with which it is compared.
+        return OpenVinoEncoder(
+            folder, target, order.threads, graph=graphs[name], findings=found[name], behind=False
+        )
 
     encoders: dict[str, Any] = {}
     # Only for who asks for 8 bits: with one scale for a tensor all vectors of a language shift a little the
