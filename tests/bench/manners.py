@@ -37,7 +37,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="folder of real files")
-    parser.add_argument("--tokens", type=int, default=600_000, help="so many tokens of them")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="so many tokens of them")
     parser.add_argument("--seconds", type=float, default=15.0, help="measured at each speed, each time")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()

@@ -58,8 +58,9 @@ def make_library(source: Path, target: Path, info: EncoderInfo, tokens: int) -> 
         share = sum(piece.tokens for piece in found)
         if share > tokens * _LARGEST_SHARE:
             continue
-        copy = target / file.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        # Side by side: below folders such as site-packages the indexer would leave them out.
+        copy = target / f"{files:05}-{file.name}"
+        target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
         texts += [piece.embed_text for piece in found]
         total, files, size = total + share, files + 1, size + file.stat().st_size
